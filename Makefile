@@ -1,0 +1,103 @@
+# Every target makes its own .venv; nothing but python3 (3.11 or newer), pip and make is needed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check
+# Workers of the test run: one more than the two cores it is made for, since tests of real servers mostly wait.
+JOBS ?= 3
+# Seeds of `make sim`.
+SEEDS ?= 0-200
+# Extra arguments for pytest: make unit ARGS="-k lease -x"
+ARGS ?=
+
+# Tests start programs hundreds of times: compiling them once is enough.
+unexport PYTHONDONTWRITEBYTECODE
+
+SOURCES := src tests recipes examples benchmarks tools
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt lint types unit sim zoo bench peers proto docs dist clean
+
+help: ## This list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.base ## The main job on real processes: locks, failover, fencing. About a minute.
+	@$(BIN)/coord demo
+
+test: lint types $(VENV)/.peers ## Everything: lint, types, all tests, packaging.
+	$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+zoo: $(VENV)/.dev ## Every bug that the tests plant, and how many seeds it takes to find it.
+	$(PY) -m tests.simulation.zoo $(ARGS)
+
+check: lint types ## What a commit must pass, without the tests.
+
+fmt: $(VENV)/.dev ## Rewrite the sources in the house format.
+	$(BIN)/ruff check --quiet --fix-only $(wildcard $(SOURCES))
+	$(BIN)/ruff format $(wildcard $(SOURCES))
+
+lint: $(VENV)/.dev ## Format, rules, import contracts, dead code, dependencies.
+	$(BIN)/ruff format --check $(wildcard $(SOURCES))
+	$(BIN)/ruff check $(wildcard $(SOURCES))
+	$(BIN)/lint-imports
+	$(BIN)/vulture
+	$(BIN)/deptry src
+
+types: $(VENV)/.dev ## mypy and pyright, both strict.
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(PY)
+
+unit: $(VENV)/.dev ## The tests without packaging and the slow ones.
+	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not slow" --ignore tests/packaging $(ARGS)
+
+sim: $(VENV)/.dev ## 200 simulated clusters, one per seed, with faults: make sim SEEDS=1000-1200 ARGS="--members 1"
+	$(PY) -m coord.testing.sim --seeds $(SEEDS) --jobs 2 --report reports/sim $(ARGS)
+
+bench: $(VENV)/.dev $(VENV)/.peers ## coord-server and etcd side by side; prints a table of ratios.
+	$(PY) -m benchmarks $(ARGS)
+
+peers: $(VENV)/.dev ## Fetch etcd 3.4 and h2load by apt-get into .venv, if this machine has neither.
+	@$(PY) -m tools.peers
+	@touch $(VENV)/.peers
+
+proto: $(VENV)/.dev ## Regenerate descriptors and stubs from the .proto files.
+	$(PY) tools/proto.py
+
+docs: $(VENV)/.dev ## Build the documentation site into site/.
+	$(BIN)/zensical build --clean --strict
+
+dist: $(VENV)/.dev ## Wheel and source distribution into dist/.
+	rm -rf dist
+	$(PY) -m build --no-isolation
+
+clean: ## Remove everything that make has made, .venv too.
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first interpreter that runs, is new enough and can make a virtual environment.
+$(PY):
+	@for python in python3.13 python3.12 python3.11 python3; do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    echo "making $(VENV) with $$($$python --version)"; \
+	    $$python -m venv $(VENV) && $(PIP) install -qq --upgrade pip && exit 0; \
+	    rm -rf $(VENV); exit 1; \
+	  fi; \
+	done; \
+	echo "make: needs Python 3.11 or newer with the venv module (tried python3.13, python3.12, python3.11, python3)" >&2; \
+	exit 1
+
+# What the product needs: enough for `make demo`.
+$(VENV)/.base: pyproject.toml | $(PY)
+	$(PIP) install -qq --editable .
+	@touch $@
+
+# What its developers need on top.
+$(VENV)/.dev: pyproject.toml $(VENV)/.base
+	$(PIP) install -qq --editable '.[dev]'
+	@touch $@
+
+# Programs to compare with. What cannot be had is told once, and tried again by `make peers`.
+$(VENV)/.peers: $(VENV)/.dev
+	@$(PY) -m tools.peers
+	@touch $@

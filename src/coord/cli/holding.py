@@ -1,0 +1,152 @@
+"""Holding something exclusive for as long as a command runs, or until a signal says to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from coord.cli.options import CommandFailed
+from coord.runtime import start_task
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import Callable, Coroutine, Generator, Mapping
+
+    from coord.grants import Grant
+
+_CANNOT_RUN = 126  # as shells and env(1) report it
+_NOT_FOUND = 127
+_SIGNAL_BASE = 128
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_PASSED_ON = (*_ENDING, signal.SIGUSR1, signal.SIGUSR2)
+# A terminal sends these to the child itself.
+_FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT})
+
+
+@dataclass(slots=True)
+class Signals:
+    """The signals that this process was sent, since :func:`caught` began."""
+
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    numbers: list[signal.Signals] = field(default_factory=list[signal.Signals])
+    on_signal: Callable[[signal.Signals], None] | None = None
+
+    def receive(self, number: signal.Signals) -> None:
+        """Take note of a signal, or hand it to who wants it."""
+        if self.on_signal is not None:
+            self.on_signal(number)
+        elif number in _ENDING:
+            self.numbers.append(number)
+            self.arrived.set()
+
+
+@contextlib.contextmanager
+def caught() -> Generator[Signals]:
+    """Catch signals on the running loop instead of dying of them."""
+    loop = asyncio.get_running_loop()
+    signals = Signals()
+    for number in _PASSED_ON:
+        loop.add_signal_handler(number, signals.receive, number)
+    try:
+        yield signals
+    finally:
+        for number in _PASSED_ON:
+            loop.remove_signal_handler(number)
+
+
+class Interrupted(CommandFailed):
+    """A signal ended the wait."""
+
+    def __init__(self, what: str, number: signal.Signals) -> None:
+        super().__init__(f"{what}: {number.name}", _SIGNAL_BASE + number)
+
+
+async def until_signal(signals: Signals, grant: Grant, noun: str) -> int:
+    """Hold ``grant`` until a signal comes, and return 0. Raises :class:`CommandFailed` when it is lost."""
+    if not await _still_held(signals.arrived.wait(), grant):
+        raise _lost(noun, grant)
+    return 0
+
+
+async def while_running(
+    signals: Signals,
+    grant: Grant,
+    noun: str,
+    command: list[str],
+    told: Mapping[str, str],
+    kill_after: float,
+) -> int:
+    """Run ``command`` while ``grant`` is held, and return its exit code, 128 + n if signal n ended it.
+
+    Signals are passed on to it.
+    When the grant is lost it gets SIGTERM, after ``kill_after`` seconds SIGKILL, and :class:`CommandFailed` is raised.
+    """
+    try:
+        child = await asyncio.create_subprocess_exec(*command, env={**os.environ, **told})
+    except FileNotFoundError as error:
+        raise CommandFailed(f"{command[0]}: command not found", _NOT_FOUND) from error
+    except OSError as error:
+        raise CommandFailed(f"{command[0]}: {error.strerror}", _CANNOT_RUN) from error
+
+    def pass_on(number: signal.Signals) -> None:
+        if number not in _FROM_TERMINAL or not _in_foreground():
+            _send(child, number)
+
+    signals.on_signal = pass_on
+    for number in signals.numbers:  # arrived while the child was being started
+        pass_on(number)
+    try:
+        if not await _still_held(child.wait(), grant):
+            await _end(child, kill_after)
+            raise _lost(noun, grant)
+    finally:
+        if child.returncode is None:
+            await _end(child, kill_after)
+    code = child.returncode or 0
+    return _SIGNAL_BASE - code if code < 0 else code
+
+
+async def _still_held(work: Coroutine[Any, Any, object], grant: Grant) -> bool:
+    """Wait until ``work`` ends or ``grant`` is lost; say whether it is still held."""
+    working, losing = start_task(work), start_task(grant.lost.wait())
+    try:
+        await asyncio.wait({working, losing}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (working, losing):
+            task.cancel()
+        await asyncio.wait({working, losing})
+    return not grant.lost.is_set()
+
+
+async def _end(child: Process, kill_after: float) -> None:
+    """End the child: politely, then not."""
+    _send(child, signal.SIGTERM)
+    try:
+        async with asyncio.timeout(kill_after):
+            await child.wait()
+    except TimeoutError:
+        _send(child, signal.SIGKILL)
+        await child.wait()
+
+
+def _send(child: Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.send_signal(number)
+
+
+def _in_foreground() -> bool:
+    """Whether a terminal has sent this process's group, and so the child, what it sent us."""
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):
+        return False
+
+
+def _lost(noun: str, grant: Grant) -> CommandFailed:
+    return CommandFailed(f"{noun} lost: {grant.name} (token {grant.token}): {grant.lost_reason}")

@@ -1,0 +1,17 @@
+"""Left sides of comparisons, for ``when()`` of a transaction.
+
+    compare.version("k") == 0
+    compare.create_revision("jobs/", prefix=True) < 100
+
+See :mod:`coord.store.txn` for what missing keys and ranges mean.
+"""
+
+from coord.store.txn import compare as _compare
+
+create_revision = _compare.create_revision
+lease = _compare.lease
+mod_revision = _compare.mod_revision
+value = _compare.value
+version = _compare.version
+
+__all__ = ["create_revision", "lease", "mod_revision", "value", "version"]

@@ -1,0 +1,320 @@
+"""Every error that ``coord`` raises, split by what the caller can do about it.
+
+* Nothing happened, try again: :class:`Unavailable`, :class:`CoordTimeout`.
+* It may have happened: :class:`AmbiguousResult`; its ``resolve()`` looks.
+* Refused, and trying again will not help: :class:`RequestRefused` and its children, :class:`PermissionDenied`.
+* Stop working, what you held is gone: :class:`SessionError`, :class:`LostError`.
+* Used wrongly: :class:`ClientClosed`, :class:`ForkedError`, :class:`NameConflict`, :class:`InvalidArgument`.
+
+:func:`from_status` is the one place where a gRPC status becomes one of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coord.rpc.status import RpcError, StatusCode
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+class CoordError(Exception):
+    """Root of the tree."""
+
+
+class Unavailable(CoordError):
+    """No server answered, and the request certainly had no effect: safe to try again."""
+
+    def __init__(self, reason: str, *, endpoints: tuple[str, ...] = ()) -> None:
+        self.reason = reason
+        self.endpoints = endpoints
+        tried = f" (endpoints: {', '.join(endpoints)})" if endpoints else ""
+        super().__init__(f"store unavailable: {reason}{tried}")
+
+
+class AmbiguousResult(CoordError):
+    """A write was sent and its answer did not arrive: it may or may not have been applied, now or a little later.
+
+    ``operation`` names the call.
+    ``await resolve()`` re-reads the store and returns what can be said: for most writes that is the present state of
+    the keys concerned.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        reason: str,
+        *,
+        resolver: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        self.operation = operation
+        self.reason = reason
+        self._resolver = resolver
+        super().__init__(f"outcome of {operation} is unknown: {reason}")
+
+    async def resolve(self) -> object:
+        """Look at the store. Raises :class:`CoordError` when it cannot be read, or nothing can be looked at."""
+        if self._resolver is None:
+            raise CoordError(f"nothing in the store tells whether {self.operation} was applied")
+        return await self._resolver()
+
+
+class CoordTimeout(CoordError, TimeoutError):
+    """Waited as long as allowed. ``explain`` says what was known then, if anything."""
+
+    def __init__(self, what: str, timeout: float | None, *, explain: str = "") -> None:
+        self.what = what
+        self.timeout = timeout
+        self.explain = explain
+        limit = "" if timeout is None else f" within {timeout:g} s"
+        super().__init__(f"{what} did not finish{limit}" + (f": {explain}" if explain else ""))
+
+
+class InvalidArgument(CoordError, ValueError):
+    """An argument is wrong; the text says which and what is allowed. Nothing was sent."""
+
+
+class PermissionDenied(CoordError):
+    """The store's access rules refuse the request, or the credentials are wrong."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        super().__init__(message)
+
+
+class RequestRefused(CoordError):
+    """The store answered that it will not do this; nothing was applied.
+
+    ``code`` and ``message`` are the server's.
+    """
+
+    def __init__(self, code: StatusCode, message: str) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(f"{message} ({code.name})")
+
+
+class Compacted(RequestRefused):
+    """The revision asked for has been compacted away. ``compact_revision`` is the oldest readable one, 0 if not told."""
+
+    def __init__(self, message: str, *, compact_revision: int = 0) -> None:
+        self.compact_revision = compact_revision
+        super().__init__(StatusCode.OUT_OF_RANGE, message)
+
+
+class FutureRevision(RequestRefused):
+    """The revision asked for does not exist yet."""
+
+
+class LeaseNotFound(RequestRefused):
+    """The lease has expired, was revoked, or never existed."""
+
+
+class LeaseExists(RequestRefused):
+    """The lease id asked for is in use."""
+
+
+class KeyNotFound(RequestRefused):
+    """The request needs a key that does not exist."""
+
+
+class NoSpace(RequestRefused):
+    """The store is over its quota; deletes, compaction and reads still work."""
+
+
+class TooLarge(RequestRefused):
+    """The request, or its answer, is larger than the limit."""
+
+
+class ProtocolError(CoordError):
+    """The other side broke the protocol, or is not an etcd v3 endpoint."""
+
+
+class ClientClosed(CoordError):
+    """The client was closed."""
+
+    def __init__(self, what: str = "the client") -> None:
+        super().__init__(f"{what} is closed")
+
+
+class ForkedError(CoordError):
+    """The object belongs to the parent process; use ``client.after_fork()`` or connect in the child."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(
+            "this client was created before fork()" + (f": {detail}" if detail else "")
+        )
+
+
+class NameConflict(CoordError):
+    """Two recipes use names of which one is a path prefix of the other."""
+
+    def __init__(self, name: str, other: str) -> None:
+        self.name = name
+        self.other = other
+        super().__init__(
+            f"name {name!r} conflicts with {other!r}: one is a path prefix of the other"
+        )
+
+
+class MissingExtra(CoordError, ImportError):
+    """A feature needs a package that only an extra installs."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        self.feature = feature
+        self.extra = extra
+        super().__init__(f'{feature} needs more packages: pip install "coord[{extra}]"')
+
+
+class SessionError(CoordError):
+    """A session cannot be used any more."""
+
+
+class SessionExpired(SessionError):
+    """The session's lease is gone or can no longer be trusted; everything held through it is lost."""
+
+    def __init__(self, reason: str, *, lease_id: int = 0) -> None:
+        self.reason = reason
+        self.lease_id = lease_id
+        super().__init__(f"session {lease_id:x} expired: {reason}")
+
+
+class SessionClosed(SessionError):
+    """The session was closed by its owner."""
+
+    def __init__(self, lease_id: int = 0) -> None:
+        self.lease_id = lease_id
+        super().__init__(f"session {lease_id:x} is closed")
+
+
+class SessionShared(SessionError):
+    """Another process uses the same session (lease) for the same name."""
+
+    def __init__(self, name: str, lease_id: int) -> None:
+        self.name = name
+        self.lease_id = lease_id
+        super().__init__(
+            f"another process already contends for {name!r} with the same lease {lease_id:x}"
+        )
+
+
+class LostError(CoordError):
+    """Something held was lost; stop the work that it protected. Never repaired: acquire again."""
+
+    noun = "grant"
+
+    def __init__(self, name: str, token: int, reason: str) -> None:
+        self.name = name
+        self.token = token
+        self.reason = reason
+        super().__init__(f"{self.noun} {name!r} (token {token}) was lost: {reason}")
+
+
+class LockLost(LostError):
+    """A mutex grant was lost."""
+
+    noun = "lock"
+
+
+class LeadershipLost(LostError):
+    """A term of leadership was lost."""
+
+    noun = "leadership of"
+
+
+class NotHeld(CoordError):
+    """The grant was already released."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"{name!r} is not held")
+
+
+class LockTimeout(CoordTimeout):
+    """The lock was not granted in time; no place in line is kept."""
+
+
+class CampaignTimeout(CoordTimeout):
+    """Leadership was not won in time; the candidacy is withdrawn."""
+
+
+class NoLeader(CoordError):
+    """The election has no leader right now."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"election {name!r} has no leader")
+
+
+_BY_TEXT: dict[str, type[RequestRefused]] = {
+    "etcdserver: mvcc: required revision is a future revision": FutureRevision,
+    "etcdserver: requested lease not found": LeaseNotFound,
+    "etcdserver: lease already exists": LeaseExists,
+    "etcdserver: key not found": KeyNotFound,
+    "etcdserver: mvcc: database space exceeded": NoSpace,
+    "etcdserver: request is too large": TooLarge,
+}
+_COMPACTED = "etcdserver: mvcc: required revision has been compacted"
+# Texts that arrive with UNKNOWN or UNAVAILABLE although the server says that nothing was done.
+_NOT_APPLIED = frozenset(
+    {
+        "etcdserver: too many requests",
+        "etcdserver: no leader",
+        "etcdserver: leader changed",
+        "etcdserver: not capable",
+        "there is no address available",
+        "there is no connection available",
+    }
+)
+_DENIED = frozenset({StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED})
+_DENIED_TEXT = frozenset(
+    {
+        "etcdserver: user name is empty",
+        "etcdserver: authentication failed, invalid user ID or password",
+        "etcdserver: revision of auth store is old",
+    }
+)
+# Codes after which a write that was sent may still have been applied.
+_UNCERTAIN = frozenset(
+    {
+        StatusCode.UNAVAILABLE,
+        StatusCode.DEADLINE_EXCEEDED,
+        StatusCode.CANCELLED,
+        StatusCode.UNKNOWN,
+        StatusCode.INTERNAL,
+        StatusCode.ABORTED,
+        StatusCode.DATA_LOSS,
+    }
+)
+
+
+def is_unknown_outcome(error: RpcError) -> bool:
+    """Say whether a write that failed with ``error`` may have been applied nevertheless."""
+    return error.sent and error.code in _UNCERTAIN and error.message not in _NOT_APPLIED
+
+
+def from_status(
+    error: RpcError, *, operation: str, writes: bool, timeout: float | None = None
+) -> CoordError:
+    """Turn a gRPC status into the error to raise.
+
+    ``writes``: whether the request could change the store; only then can the outcome be in doubt.
+    """
+    code, message = error.code, error.message
+    if message == _COMPACTED:
+        return Compacted(message)
+    known = _BY_TEXT.get(message)
+    if known is not None:
+        return known(code, message)
+    if code in _DENIED or message in _DENIED_TEXT:
+        return PermissionDenied(message)
+    if writes and is_unknown_outcome(error):
+        return AmbiguousResult(operation, f"{message} ({code.name})")
+    if code is StatusCode.DEADLINE_EXCEEDED:
+        return CoordTimeout(operation, timeout)
+    if code is StatusCode.UNAVAILABLE or message in _NOT_APPLIED:
+        return Unavailable(message)
+    if code is StatusCode.UNIMPLEMENTED:
+        return RequestRefused(code, f"{operation} is not supported by this server: {message}")
+    return RequestRefused(code, message)

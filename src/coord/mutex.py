@@ -1,0 +1,304 @@
+"""An exclusive, first come first served, fenced lock (spec recipes 3; layout of Go's concurrency.Mutex).
+
+Mixed fleets work: Go's ``Mutex``, ``etcdctl lock``, the server's Lock service and this class exclude each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from typing_extensions import override
+
+from coord.contender import META_PREFIX, Contender, check_name
+from coord.errors import CoordError, InvalidArgument, LockLost, LockTimeout
+from coord.grants import Grant, Hold
+from coord.local_line import LocalLine
+from coord.runtime import process_identity
+from coord.store.caller import Repeat
+from coord.store.kv import SortBy
+from coord.store.txn import compare, op
+from coord.waiter import while_valid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from coord.coordination import Coordination
+    from coord.grants import OnLoss
+    from coord.session import Session
+    from coord.store.values import KeyValue
+
+_EXPLAIN_WITHIN_S = 0.25
+
+
+class MutexGrant(Grant):
+    """A held lock. A reentrant one is given back by the last of its releases."""
+
+    lost_error = LockLost
+
+    def __init__(self, home: Coordination, contender: Contender, line: LocalLine) -> None:
+        super().__init__(home, contender, line)
+        self._depth = 1
+
+    def enter_again(self) -> None:
+        """Count one more acquire by the same owner."""
+        self._depth += 1
+
+    @override
+    async def _release(self) -> bool:
+        if self._depth > 1 and not self._released:
+            self._depth -= 1
+            return not self.lost.is_set()
+        return await super()._release()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineEntry:
+    """One holder or waiter: its key, its token, its lease, and what it says of itself (empty for other clients)."""
+
+    key: bytes
+    token: int
+    lease_id: int
+    metadata: Mapping[str, object]
+
+
+class Mutex:
+    """A named lock. Made by ``client.mutex(name)``; holds nothing by itself, so it may be shared and kept.
+
+    One session has one place in the store's line for a name: its further tasks wait behind it, in this process.
+    ``reentrant=True`` lets the task (or thread) that holds the lock acquire it again; each acquire needs its release.
+    """
+
+    def __init__(
+        self,
+        home: Coordination,
+        name: str | bytes,
+        *,
+        session: Session | None = None,
+        reentrant: bool = False,
+        label: str | None = None,
+    ) -> None:
+        self._home = home
+        self.name = check_name(name)
+        self._text = self.name.decode(errors="backslashreplace")
+        self._session = session
+        self._reentrant = reentrant
+        self._label = label
+        self._held: dict[str, MutexGrant] = {}
+
+    # -- acquiring -------------------------------------------------------------------------------------------------
+
+    async def acquire(self, *, timeout: float | None = None) -> MutexGrant:
+        """Wait for the lock and return its grant.
+
+        Raises :class:`LockTimeout` after ``timeout`` seconds, :class:`SessionExpired` as soon as the session ends.
+        A cancelled or failed wait leaves no place in line: it is given up in the background, and the next acquire of
+        this name in this session waits for that.
+        """
+        return await self.acquire_for(_owner(), timeout=timeout)
+
+    async def acquire_for(self, owner: str, *, timeout: float | None) -> MutexGrant:
+        """Acquire on behalf of ``owner``, the identity that reentrancy and inspection go by."""
+        if timeout is not None and timeout < 0:
+            raise InvalidArgument(f"timeout must be None or at least 0 seconds, not {timeout}")
+        return await self._home.run(self._acquire(owner, timeout), discard=MutexGrant.discard)
+
+    async def try_acquire(self) -> MutexGrant | None:
+        """Take the lock if it is free, else return None: one request, which never queues and leaves nothing behind."""
+        return await self.try_acquire_for(_owner())
+
+    async def try_acquire_for(self, owner: str) -> MutexGrant | None:
+        """Try on behalf of ``owner``."""
+        return await self._home.run(self._try_acquire(owner), discard=_discard)
+
+    def hold(self, *, timeout: float | None = None, on_loss: OnLoss = "cancel") -> Hold[MutexGrant]:
+        """Return an ``async with`` that acquires, yields the grant and releases; see :class:`coord.grants.Hold`."""
+        return Hold(self._home, lambda: self.acquire(timeout=timeout), on_loss)
+
+    async def _acquire(self, owner: str, timeout: float | None) -> MutexGrant:
+        if (again := self._enter_again(owner)) is not None:
+            return again
+        contender: Contender | None = None
+        scope = asyncio.timeout(timeout)
+        try:
+            async with scope:
+                session = await self._home.session_or_default(self._session)
+                session.check()
+                line = await while_valid(session, LocalLine.join(session, self.name))
+                nonce = format(self._home.env.rand.bits(64), "016x")
+                contender = self._contender(session, nonce)
+                try:
+                    await contender.enter(self._metadata(nonce, owner))
+                    await contender.wait_turn()
+                    grant = MutexGrant(self._home, contender, line)
+                except BaseException:
+                    contender.give_up(line)
+                    raise
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            explain = await self._explain(contender)
+            raise LockTimeout(f"acquire of lock {self._text!r}", timeout, explain=explain) from None
+        return self._remember(owner, grant)
+
+    async def _try_acquire(self, owner: str) -> MutexGrant | None:
+        if (again := self._enter_again(owner)) is not None:
+            return again
+        session = await self._home.session_or_default(self._session)
+        session.check()
+        limit = self._home.core.options.request_timeout
+        try:
+            async with asyncio.timeout(limit):
+                line = await while_valid(session, LocalLine.try_join(session, self.name))
+                if line is None:
+                    return None
+                nonce = format(self._home.env.rand.bits(64), "016x")
+                contender = self._contender(session, nonce)
+                try:
+                    taken = await contender.try_enter(self._metadata(nonce, owner))
+                except BaseException:
+                    contender.give_up(line)
+                    raise
+        except CoordError:
+            raise
+        except TimeoutError:
+            raise LockTimeout(f"try_acquire of lock {self._text!r}", limit) from None
+        if not taken:
+            if contender.doubtful:  # a copy of the create may still be under way
+                contender.give_up(line)
+            else:
+                line.leave()
+            return None
+        return self._remember(owner, MutexGrant(self._home, contender, line))
+
+    def _contender(self, session: Session, nonce: str) -> Contender:
+        return Contender(
+            self._home,
+            session,
+            self.name,
+            lost_error=LockLost,
+            is_ours=lambda value: _parse(value).get("nonce") == nonce,
+        )
+
+    def _metadata(self, nonce: str, owner: str) -> bytes:
+        host, pid = process_identity()
+        entry: dict[str, object] = {
+            "v": 1,
+            "nonce": nonce,
+            "owner": owner,
+            "host": host,
+            "pid": pid,
+            "since": round(self._home.env.clock.wall(), 3),
+        }
+        if self._label is not None:
+            entry["label"] = self._label
+        return json.dumps(entry, separators=(",", ":")).encode()
+
+    # -- reentrancy ------------------------------------------------------------------------------------------------
+
+    def _enter_again(self, owner: str) -> MutexGrant | None:
+        if not self._reentrant:
+            return None
+        for stale in [o for o, g in self._held.items() if g.released or g.lost.is_set()]:
+            del self._held[stale]
+        grant = self._held.get(owner)
+        if grant is not None:
+            grant.enter_again()
+        return grant
+
+    def _remember(self, owner: str, grant: MutexGrant) -> MutexGrant:
+        if self._reentrant:
+            self._held[owner] = grant
+        return grant
+
+    # -- inspection ------------------------------------------------------------------------------------------------
+
+    async def holder(self) -> LineEntry | None:
+        """Return the entry that holds the lock, None if it is free."""
+        line = await self._home.run(self._line(1))
+        return line[0] if line else None
+
+    async def waiters(self) -> tuple[LineEntry, ...]:
+        """Return the entries that wait, first in line first."""
+        return (await self._home.run(self._line(0)))[1:]
+
+    async def break_lock(self, token: int, *, reason: str) -> bool:
+        """Remove the entry with ``token``, whoever owns it; say whether it was there.
+
+        For operators: its holder is told (``lost``), and a note stays under ``_coord/audit/``.
+        """
+        return await self._home.run(self._break(token, reason))
+
+    async def _line(self, limit: int) -> tuple[LineEntry, ...]:
+        look = op.get_prefix(self.name + b"/", sort_by=SortBy.CREATE_REVISION, limit=limit)
+        result = await self._home.txn.run((), (look,))
+        return tuple([_entry(kv) for kv in result.range(0).items])
+
+    async def _break(self, token: int, reason: str) -> bool:
+        for entry in await self._line(0):
+            if entry.token == token:
+                note = json.dumps(
+                    {"reason": reason, "key": entry.key.decode(errors="backslashreplace")}
+                )
+                audit = META_PREFIX + b"audit/" + self.name + b"/" + str(token).encode()
+                result = await self._home.txn.run(
+                    (compare.create_revision(entry.key) == token,),
+                    (op.delete(entry.key), op.put(audit, note)),
+                    repeat=Repeat.IDEMPOTENT,
+                )
+                return result.succeeded
+        return False
+
+    async def _explain(self, contender: Contender | None) -> str:
+        """Say who is in the way, if the store tells at once."""
+        if contender is None or contender.behind is None:
+            return (
+                "another task of this session holds it or waits before us"
+                if contender is None
+                else ""
+            )
+        try:
+            async with asyncio.timeout(_EXPLAIN_WITHIN_S):
+                line = await self._line(0)
+        except (TimeoutError, CoordError):
+            return f"waiting behind {contender.behind.decode(errors='backslashreplace')}"
+        ahead = [e for e in line if e.token < contender.token or not contender.token]
+        if not ahead:
+            return ""
+        first = ahead[0]
+        return (
+            f"held by {first.key.decode(errors='backslashreplace')} (token {first.token}"
+            f"{_who(first)}), {len(ahead)} ahead of us"
+        )
+
+
+def _discard(grant: MutexGrant | None) -> None:
+    if grant is not None:
+        grant.discard()
+
+
+def _owner() -> str:
+    """Return the identity of the calling task, stable for its life."""
+    task = asyncio.current_task()
+    return f"task-{id(task):x}" if task is not None else "no-task"
+
+
+def _parse(value: bytes) -> Mapping[str, object]:
+    try:
+        parsed: object = json.loads(value)
+    except ValueError:
+        return {}
+    return cast("Mapping[str, object]", parsed) if isinstance(parsed, dict) else {}
+
+
+def _entry(kv: KeyValue) -> LineEntry:
+    return LineEntry(
+        key=kv.key, token=kv.create_revision, lease_id=kv.lease, metadata=_parse(kv.value)
+    )
+
+
+def _who(entry: LineEntry) -> str:
+    host, pid = entry.metadata.get("host"), entry.metadata.get("pid")
+    return f", {host} pid {pid}" if host else ""

@@ -1,0 +1,178 @@
+"""What the store returns, as immutable values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coord.wire import kv_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyValue:
+    """One key as of some revision (etcd API: ``mvccpb.KeyValue``).
+
+    ``version`` counts the puts since the key was created, starting at 1.
+    ``lease`` is the id of the lease that the key is attached to, 0 for none.
+    """
+
+    key: bytes
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    version: int
+    lease: int = 0
+
+    @classmethod
+    def from_wire(cls, kv: kv_pb2.KeyValue) -> KeyValue:
+        """Convert the wire form."""
+        return cls(
+            key=kv.key,
+            value=kv.value,
+            create_revision=kv.create_revision,
+            mod_revision=kv.mod_revision,
+            version=kv.version,
+            lease=kv.lease,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutResult:
+    """``revision`` is the revision of the put; ``previous`` the pair before it, if asked for and present."""
+
+    revision: int
+    previous: KeyValue | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteResult:
+    """``deleted`` keys went; ``previous`` holds them in key order, if asked for."""
+
+    revision: int
+    deleted: int
+    previous: tuple[KeyValue, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeResult:
+    """``items`` in the order asked for, ``count`` of all keys in the range, ``more`` if the limit cut some off.
+
+    ``revision`` is the store's current revision, at which the read was made unless an older one was asked for.
+    """
+
+    items: tuple[KeyValue, ...]
+    count: int
+    more: bool
+    revision: int
+
+
+class EventType(Enum):
+    """What happened to a key."""
+
+    PUT = 0
+    DELETE = 1
+
+
+class WatchFilter(Enum):
+    """What a watch leaves out, on the server's side."""
+
+    NO_PUT = "noput"
+    NO_DELETE = "nodelete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchEvent:
+    """One change of one key (etcd API: ``mvccpb.Event``).
+
+    For a delete, ``kv`` carries only the key and, as ``mod_revision``, the revision of the delete.
+    """
+
+    type: EventType
+    kv: KeyValue
+    previous: KeyValue | None = None
+
+    @property
+    def key(self) -> bytes:
+        """The key that changed."""
+        return self.kv.key
+
+    @property
+    def value(self) -> bytes:
+        """The value that was put; empty for a delete."""
+        return self.kv.value
+
+    @property
+    def revision(self) -> int:
+        """The revision of the change."""
+        return self.kv.mod_revision
+
+    @property
+    def is_create(self) -> bool:
+        """Whether the put created the key."""
+        return self.type is EventType.PUT and self.kv.create_revision == self.kv.mod_revision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchBatch:
+    """All events of one or more whole revisions, in order; empty for a progress notification.
+
+    Every matching event up to ``revision`` has been delivered once this batch has.
+    """
+
+    events: tuple[WatchEvent, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseInfo:
+    """A lease's remaining and granted seconds; ``remaining`` is None when it does not exist."""
+
+    lease_id: int
+    remaining: float | None
+    granted: int
+    keys: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseGrant:
+    """A fresh lease: its id, and the TTL in seconds that the server really granted."""
+
+    lease_id: int
+    ttl: int
+    revision: int
+
+    @property
+    def id(self) -> int:
+        """As ``lease_id``; fit for ``put(..., lease=lease.id)``."""
+        return self.lease_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A member of the cluster."""
+
+    member_id: int
+    name: str
+    peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...]
+    is_learner: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberStatus:
+    """What one member says of itself (etcd API: Maintenance.Status)."""
+
+    endpoint: str
+    member_id: int
+    cluster_id: int
+    version: str
+    db_size_bytes: int
+    db_in_use_bytes: int
+    leader: int
+    raft_term: int
+    raft_index: int
+    revision: int
+    is_learner: bool
+    errors: tuple[str, ...] = ()

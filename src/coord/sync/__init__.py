@@ -1,0 +1,47 @@
+"""The same without ``await``: a blocking twin for every class and function of ``coord``.
+
+    with coord.sync.connect() as client, client.mutex("jobs/nightly").hold(timeout=5) as grant:
+        db.execute("UPDATE report SET body=%s, fence=%s WHERE fence < %s", body, grant.token, grant.token)
+
+There is no second implementation.
+A twin holds its asynchronous counterpart and hands each call to the client's thread, where renewals, watches and
+clean-ups live in any case; the calling thread waits.
+Names, parameters, values and errors are the same; errors and values come from :mod:`coord` itself.
+
+What differs, because threads differ from tasks:
+
+* Nothing can interrupt a thread that runs your code, so ``hold()`` and ``lead()`` do not cancel their body when the
+  grant is lost: look at ``grant.lost``. The lost error is raised at the end of the block.
+* Ctrl-C cancels the call, waits until it has cleaned up behind itself, and is raised then: an ``acquire`` leaves no
+  key. A second Ctrl-C does not wait.
+* Iterators are plain iterators with ``close()``, and :meth:`Watch.read` takes a ``timeout``.
+* A reentrant mutex belongs to the thread instead of the task.
+* :meth:`AmbiguousResult.resolve` blocks.
+"""
+
+from coord.sync._portal import AmbiguousResult, Iteration
+from coord.sync.client import Client, connect
+from coord.sync.election import Election, Term
+from coord.sync.grants import Grant, Hold
+from coord.sync.mutex import Mutex, MutexGrant
+from coord.sync.session import Session
+from coord.sync.signals import OneShot
+from coord.sync.txn import Txn
+from coord.sync.watch import Watch
+
+__all__ = [
+    "AmbiguousResult",
+    "Client",
+    "Election",
+    "Grant",
+    "Hold",
+    "Iteration",
+    "Mutex",
+    "MutexGrant",
+    "OneShot",
+    "Session",
+    "Term",
+    "Txn",
+    "Watch",
+    "connect",
+]

@@ -1,0 +1,443 @@
+"""The carrier over our own HTTP/2: one connection per endpoint, opened when it is needed.
+
+One healthy connection carries everything; which endpoint comes first is drawn at random, so that many clients spread.
+When it is lost, calls wait while the endpoints are tried in turn, each a moment after the one before or as soon as
+that has failed, until one answers or the deadline of the call has passed.
+An endpoint that failed is left alone for a while that grows with every failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from coord.errors import InvalidArgument
+from coord.rpc.channel import Channel
+from coord.rpc.limits import CLIENT_LIMITS
+from coord.rpc.status import RpcError, StatusCode
+from coord.rpc.tls import client_context
+from coord.runtime import Supervisor
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from coord.rpc.channel import ClientStream
+    from coord.rpc.metadata import Metadata
+    from coord.runtime import Env
+    from coord.target import Endpoint, TlsConfig
+    from coord.transport.base import Cancellable
+
+_CONNECT_TIMEOUT_S = 3.0
+# How long the next endpoint waits for the one before it.
+_STAGGER_S = 0.25
+_BACKOFF_FIRST_S = 0.05
+_BACKOFF_MAX_S = 2.0
+# A connection that ends sooner counts as a failure of its endpoint, so that one which accepts and drops is not called
+# in a tight loop; but it did answer, so the pause stays short.
+_SHORT_LIFE_S = 1.0
+_SHORT_LIFE_BACKOFF_MAX_S = 0.25
+
+# How long an endpoint that answers but cannot serve, such as a member without a leader, comes last.
+_SUSPICION_S = 5.0
+
+# A peer that vanished without a word is noticed within 15 s; etcd forbids pings more often than every 5 s, and
+# without a call.
+_LIMITS = replace(
+    CLIENT_LIMITS,
+    keepalive_time_s=10.0,
+    keepalive_timeout_s=5.0,
+    keepalive_without_calls=False,
+)
+
+
+class _Peer:
+    """One endpoint and what is known of it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.name = endpoint.text
+        self.channel: Channel | None = None
+        self.dialing = False
+        self.failures = 0
+        self.retry_at = 0.0
+        self.since = 0.0
+        self.last_error = ""
+
+    @property
+    def ready(self) -> bool:
+        return self.channel is not None and self.channel.ready
+
+
+class _Waiter:
+    """A call that waits for a connection; ``give`` gets one, or the reason why there is none."""
+
+    def __init__(
+        self, give: Callable[[_Peer | RpcError], None], avoid: str | None, others: int
+    ) -> None:
+        self.give = give
+        self.avoid = avoid
+        self._others = others
+        self.timer: asyncio.TimerHandle | None = None
+
+    def takes(self, peer: _Peer) -> bool:
+        return peer.name != self.avoid
+
+    def note_failure(self, peer: _Peer) -> None:
+        """Another endpoint did not answer; when all others have not, the avoided one is better than none."""
+        if self.avoid is not None and self.takes(peer):
+            self._others -= 1
+            if self._others <= 0:
+                self.avoid = None
+
+
+class _PendingUnary:
+    """A unary call that begins when there is a connection."""
+
+    __slots__ = ("_begin", "_call", "_done", "waiting")
+
+    def __init__(
+        self, begin: Callable[[_Peer], Cancellable], done: Callable[[bytes | RpcError], None]
+    ) -> None:
+        self._begin = begin
+        self._done = done
+        self._call: Cancellable | None = None
+        self.waiting: Callable[[], None] | None = None
+
+    def give(self, got: _Peer | RpcError) -> None:
+        if isinstance(got, RpcError):
+            self._done(got)
+        else:
+            self._call = self._begin(got)
+
+    def cancel(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+        elif self.waiting is not None:
+            self.waiting()
+
+
+class NativeStream:
+    """A stream, and the endpoint that it runs on."""
+
+    def __init__(self, stream: ClientStream, endpoint: str) -> None:
+        self._stream = stream
+        self.endpoint = endpoint
+        self.send = stream.send
+        self.half_close = stream.half_close
+        self.receive = stream.receive
+        self.cancel = stream.cancel
+
+
+class NativeTransport:
+    """See :class:`coord.transport.Transport`. Raises :class:`InvalidArgument` for TLS files that do not fit."""
+
+    def __init__(
+        self, endpoints: tuple[Endpoint, ...], env: Env, *, tls: TlsConfig | None = None
+    ) -> None:
+        self._env = env
+        self._tls = _context(tls)
+        self._server_name = tls.server_name if tls else None
+        self._peers = [_Peer(endpoint) for endpoint in endpoints]
+        self._first = int(env.rand.uniform(0, len(endpoints))) % len(endpoints)
+        self._hot: Channel | None = None
+        self._suspect: str | None = None
+        self._suspect_until = 0.0
+        self._draining: dict[Channel, None] = {}
+        self._waiters: dict[_Waiter, None] = {}
+        self._supervisor = Supervisor(self._broken)
+        self._connecting = False
+        self._progress = asyncio.Event()
+        self.closed = False
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """See :class:`coord.transport.Transport`."""
+        return tuple([peer.name for peer in self._peers])
+
+    def start_unary(
+        self,
+        path: str,
+        request: bytes,
+        done: Callable[[bytes | RpcError], None],
+        *,
+        timeout: float,
+        metadata: Metadata = (),
+        avoid: str | None = None,
+    ) -> Cancellable:
+        """See :class:`coord.transport.Transport`."""
+        hot = self._hot
+        if hot is not None and avoid is None and hot.ready:
+            return hot.start_unary(path, request, done, timeout=timeout, metadata=metadata)
+        deadline = self._env.clock.mono() + timeout
+
+        def begin(peer: _Peer) -> Cancellable:
+            # The deadline may pass between the hand-over and here only by rounding; 1 ms is sent then.
+            left = max(0.001, deadline - self._env.clock.mono())
+            return _open(peer).start_unary(path, request, done, timeout=left, metadata=metadata)
+
+        pending = _PendingUnary(begin, done)
+        pending.waiting = self._obtain(pending.give, timeout, avoid)
+        return pending
+
+    async def unary(
+        self,
+        path: str,
+        request: bytes,
+        *,
+        timeout: float,
+        metadata: Metadata = (),
+        avoid: str | None = None,
+    ) -> bytes:
+        """See :class:`coord.transport.Transport`."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: bytes | RpcError) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, RpcError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        call = self.start_unary(
+            path, request, done, timeout=timeout, metadata=metadata, avoid=avoid
+        )
+        try:
+            return await future
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+
+    async def open_stream(
+        self, path: str, *, timeout: float, metadata: Metadata = (), avoid: str | None = None
+    ) -> NativeStream:
+        """See :class:`coord.transport.Transport`."""
+        found: asyncio.Future[_Peer] = asyncio.get_running_loop().create_future()
+
+        def give(got: _Peer | RpcError) -> None:
+            if found.done():
+                return
+            if isinstance(got, RpcError):
+                found.set_exception(got)
+            else:
+                found.set_result(got)
+
+        while True:
+            forget = self._obtain(give, timeout, avoid)
+            try:
+                peer = await found
+            except asyncio.CancelledError:
+                forget()
+                raise
+            if peer.ready:  # it may have gone while this task waited for its turn
+                return NativeStream(_open(peer).open_stream(path, metadata=metadata), peer.name)
+            found = asyncio.get_running_loop().create_future()
+
+    def suspect(self) -> None:
+        """See :class:`coord.transport.Transport`."""
+        now = self._env.clock.mono()
+        # Many calls fail together; the first one speaks for all.
+        if self._hot is None or len(self._peers) == 1 or now < self._suspect_until:
+            return
+        for number, peer in enumerate(self._peers):
+            if peer.channel is self._hot:
+                self._suspect = peer.name
+                self._suspect_until = now + _SUSPICION_S
+                self._first = (number + 1) % len(self._peers)
+        self._hot = None
+
+    async def close(self) -> None:
+        """See :class:`coord.transport.Transport`."""
+        if self.closed:
+            return
+        self.closed = True
+        self._hot = None
+        waiters, self._waiters = list(self._waiters), {}
+        for waiter in waiters:
+            self._answer(waiter, _closed())
+        await self._supervisor.close()
+        channels = [peer.channel for peer in self._peers if peer.channel is not None]
+        for channel in [*channels, *self._draining]:
+            await channel.close()
+        for peer in self._peers:
+            peer.channel = None
+        self._draining.clear()
+
+    def _obtain(
+        self, give: Callable[[_Peer | RpcError], None], timeout: float, avoid: str | None
+    ) -> Callable[[], None]:
+        """Hand ``give`` a ready peer, now or when there is one, or the reason why not after ``timeout`` seconds.
+
+        Returns a function that takes the request back.
+        """
+        if self.closed:
+            give(_closed())
+            return _nothing
+        if avoid is None and self._suspect is not None:
+            if self._env.clock.mono() < self._suspect_until:
+                avoid = self._suspect
+            else:
+                self._suspect = None
+        others = sum(peer.name != avoid for peer in self._peers)
+        waiter = _Waiter(give, avoid if others else None, others)
+        for peer in self._in_turn():
+            if peer.ready and waiter.takes(peer):
+                if self._hot is None:
+                    self._hot = peer.channel
+                give(peer)
+                return _nothing
+        self._waiters[waiter] = None
+        loop = asyncio.get_running_loop()
+        waiter.timer = loop.call_later(timeout, self._give_up, waiter, timeout)
+        if self._connecting:
+            self._progress.set()
+        else:
+            self._connecting = True
+            self._supervisor.spawn(self._connect(), name="connect")
+        return lambda: self._forget(waiter)
+
+    def _forget(self, waiter: _Waiter) -> None:
+        self._waiters.pop(waiter, None)
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        if not self._waiters:
+            self._progress.set()
+
+    def _in_turn(self) -> list[_Peer]:
+        return self._peers[self._first :] + self._peers[: self._first]
+
+    def _answer(self, waiter: _Waiter, got: _Peer | RpcError) -> None:
+        self._forget(waiter)
+        waiter.give(got)
+
+    def _give_up(self, waiter: _Waiter, timeout: float) -> None:
+        reasons = "; ".join([f"{p.name}: {p.last_error or 'no answer'}" for p in self._peers])
+        text = f"no connection within {timeout:g} s ({reasons})"
+        self._answer(waiter, RpcError(StatusCode.UNAVAILABLE, text, sent=False))
+
+    async def _connect(self) -> None:
+        """Dial until nobody waits any more."""
+        try:
+            while self._waiters and not self.closed:
+                self._progress.clear()
+                pause = self._dial_next()
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._progress.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            self._connecting = False
+
+    def _dial_next(self) -> float | None:
+        """Start one attempt if one is due; return how long to wait for the next (None: until something happens)."""
+        now = self._env.clock.mono()
+        wanted = [
+            peer
+            for peer in self._in_turn()
+            if not peer.ready and not peer.dialing and any(w.takes(peer) for w in self._waiters)
+        ]
+        if not wanted:
+            return None
+        due = [peer for peer in wanted if peer.retry_at <= now]
+        if not due:
+            return min(peer.retry_at for peer in wanted) - now
+        due[0].dialing = True
+        self._supervisor.spawn(self._dial(due[0]), name=f"dial {due[0].name}")
+        return _STAGGER_S
+
+    async def _dial(self, peer: _Peer) -> None:
+        endpoint = peer.endpoint
+        channel = Channel(
+            endpoint.address,
+            env=self._env,
+            authority=endpoint.authority,
+            tls=self._tls,
+            server_name=self._server_name,
+            limits=_LIMITS,
+            on_closed=lambda error: self._lost(peer, channel, error),
+        )
+        try:
+            await channel.connect(timeout=_CONNECT_TIMEOUT_S)
+        except RpcError as error:
+            await channel.close()
+            self._failed(peer, error)
+            return
+        except BaseException:
+            await channel.close()
+            raise
+        finally:
+            peer.dialing = False
+            self._progress.set()
+        if peer.channel is not None:  # told to go away, but still at work
+            self._draining[peer.channel] = None
+        peer.channel = channel
+        peer.since = self._env.clock.mono()
+        peer.last_error = ""
+        if self._hot is None or not self._hot.ready:
+            self._hot = channel
+            self._first = self._peers.index(peer)
+        for waiter in list(self._waiters):
+            if waiter.takes(peer) and peer.ready:
+                self._answer(waiter, peer)
+
+    def _failed(self, peer: _Peer, error: RpcError) -> None:
+        peer.last_error = error.message
+        self._back_off(peer, _BACKOFF_MAX_S)
+        for waiter in self._waiters:
+            waiter.note_failure(peer)
+
+    def _back_off(self, peer: _Peer, longest: float) -> None:
+        ceiling = min(longest, _BACKOFF_FIRST_S * float(2 ** min(peer.failures, 10)))
+        peer.failures += 1
+        peer.retry_at = self._env.clock.mono() + self._env.rand.uniform(ceiling / 2, ceiling)
+
+    def _lost(self, peer: _Peer, channel: Channel, error: RpcError) -> None:
+        """Take note of the end of a connection."""
+        self._draining.pop(channel, None)
+        if peer.channel is not channel:  # it was told to go away, and another has taken its place
+            return
+        peer.channel = None
+        peer.last_error = error.message
+        if self._hot is channel:
+            self._hot = None
+            # The next one in turn gets its chance first; this one may be down.
+            self._first = (self._peers.index(peer) + 1) % len(self._peers)
+        if self._env.clock.mono() - peer.since < _SHORT_LIFE_S:
+            self._back_off(peer, _SHORT_LIFE_BACKOFF_MAX_S)
+        else:
+            peer.failures = 0
+            peer.retry_at = 0.0
+        self._progress.set()
+
+    def _broken(self, name: str, error: BaseException) -> None:
+        """Report our own mistakes where applications listen; callers still have their deadlines."""
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"coord: transport task {name!r} failed", "exception": error}
+        )
+
+
+def _open(peer: _Peer) -> Channel:
+    channel = peer.channel
+    if channel is None:
+        raise RpcError(StatusCode.UNAVAILABLE, "the connection was lost", sent=False)
+    return channel
+
+
+def _nothing() -> None:
+    """Take back what has been answered already."""
+
+
+def _closed() -> RpcError:
+    return RpcError(StatusCode.CANCELLED, "the client is closed", sent=False)
+
+
+def _context(tls: TlsConfig | None) -> ssl.SSLContext | None:
+    if tls is None:
+        return None
+    try:
+        return client_context(tls.ca, tls.cert, tls.key, verify=tls.verify)
+    except ValueError as error:
+        raise InvalidArgument(f"TLS: {error}") from error

@@ -1,0 +1,156 @@
+"""The waiter engine: the one place in the SDK that waits for the store to change (spec recipes C6).
+
+A recipe hands in a *condition*: one RPC that reads the state at a revision R and says either that the wait is over, or
+which keys' deletion could end it.
+The engine watches exactly those keys from R + 1, wakes on the first of {event, own key gone, session expired, client
+closed}, and asks again.
+It never watches "from now", so nothing can slip between the read and the watch; a watch that cannot be resumed
+(compaction) only means asking again; and every ``recheck`` seconds it asks without any event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from coord.errors import Compacted, RequestRefused, Unavailable
+from coord.runtime import start_task
+from coord.store.values import EventType
+from coord.store.watch import WatchSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from coord.coordination import Coordination
+    from coord.session import Session
+    from coord.store.watch import WatchFeed
+
+T = TypeVar("T")
+
+RECHECK_S = 30.0
+_RETRY_LOW_S, _RETRY_HIGH_S = 0.05, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """The wait is over, with this result."""
+
+    result: T
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Not yet: ask again when one of ``keys`` is deleted after ``revision``."""
+
+    keys: tuple[bytes, ...]
+    revision: int
+
+
+async def wait_until(
+    home: Coordination,
+    condition: Callable[[], Awaitable[Done[T] | Watch]],
+    *,
+    session: Session,
+    first: Watch | None = None,
+    recheck: float = RECHECK_S,
+) -> T:
+    """Wait until ``condition`` is done and return its result. On the runtime's loop.
+
+    ``first``: what an earlier request already told to watch, which saves the first evaluation.
+    Raises :class:`SessionExpired` as soon as the session ends, and what ``condition`` raises, except
+    :class:`Unavailable`, after which it asks again.
+    Cancelling leaves no watch behind.
+    """
+    verdict: Done[T] | Watch | None = first
+    while True:
+        session.check()
+        if verdict is None:
+            try:
+                verdict = await while_valid(session, condition())
+            except Unavailable:
+                await while_valid(session, home.pause(_RETRY_LOW_S, _RETRY_HIGH_S))
+                continue
+        if isinstance(verdict, Done):
+            # The answer may have been long under way: it counts only while the session surely lives.
+            session.check()
+            return verdict.result
+        pause = home.env.rand.uniform(recheck * 0.9, recheck * 1.1)
+        await while_valid(session, _deleted(home, verdict, within=pause))
+        verdict = None
+
+
+async def while_valid(session: Session, step: Awaitable[T]) -> T:
+    """Await ``step``, but no longer than the session lives. Raises :class:`SessionExpired`."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("the waiter engine runs inside a task")
+    fired = False
+
+    def interrupt() -> None:
+        nonlocal fired
+        if not fired:
+            fired = True
+            task.cancel()
+
+    before = task.cancelling()
+    unregister = session.expired.watch(interrupt)
+    try:
+        return await step
+    except asyncio.CancelledError:
+        if fired:
+            fired = False
+            if task.uncancel() <= before:
+                session.check()
+        raise
+    finally:
+        unregister()
+        if fired:  # the step ended in another way, and our interruption with it
+            task.uncancel()
+
+
+async def _deleted(home: Coordination, what: Watch, *, within: float) -> None:
+    """Return when one of the keys is deleted after the revision, when that cannot be known, or after ``within``."""
+    feeds = [
+        home.watches.open(WatchSpec(key=key, start_revision=what.revision + 1, no_put=True))
+        for key in what.keys
+    ]
+    try:
+        async with asyncio.timeout(within):
+            if len(feeds) == 1:
+                await _first_delete(feeds[0])
+            else:
+                await _any(feeds)
+    except TimeoutError:
+        return
+    finally:
+        for feed in feeds:
+            feed.close()
+
+
+async def _any(feeds: list[WatchFeed]) -> None:
+    """Wait for the first of several feeds."""
+    # No TaskGroup: before Python 3.13 it loses the caller's cancellation when a child ends it at the same time.
+    tasks = [start_task(_first_delete(feed), name="watch-any") for feed in feeds]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        errors = [
+            e for t in tasks if t.done() and not t.cancelled() and (e := t.exception()) is not None
+        ]
+        for task in tasks:
+            task.cancel()
+    if errors:
+        raise errors[0]
+
+
+async def _first_delete(feed: WatchFeed) -> None:
+    while True:
+        try:
+            batch = await feed.next()
+        except Compacted:
+            return  # history is gone: only a fresh look can tell
+        except RequestRefused:
+            return
+        if any(event.type is EventType.DELETE for event in batch.events):
+            return

@@ -1,0 +1,155 @@
+"""A watch as its reader sees it, on whatever loop the reader lives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
+
+from coord._telemetry import tracer, watch_span
+from coord.errors import ClientClosed, CoordError, CoordTimeout, InvalidArgument
+from coord.store.kv import range_request
+from coord.store.watch import WatchFeed, WatchSpec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from opentelemetry.trace import Span
+
+    from coord.core import Core
+    from coord.store.values import WatchBatch, WatchEvent
+
+
+class Watch:
+    """Every change of a key or range, in order, each once. Made by ``client.watch()``.
+
+    ``async with`` opens it: a watch from "now" sees everything that happens after the block was entered.
+    ``async for event in watch`` gives events one by one; :meth:`batches` gives whole revisions, and progress
+    notifications if asked for.
+    Lost connections are made good in the background.
+
+    Raises on reading: :class:`Compacted` when history that is still needed is gone (read again, and watch from the
+    revision of that read), :class:`RequestRefused` and :class:`PermissionDenied` when the server refuses,
+    :class:`ClientClosed`.
+    A cancelled read loses nothing: what it would have returned comes next.
+    One task at a time may read.
+    """
+
+    def __init__(self, core: Core, spec: WatchSpec) -> None:
+        self._core = core
+        self._spec = spec
+        self._feed: WatchFeed | None = None
+        self._position = 0
+        self._batches: deque[WatchBatch] = deque()
+        self._events: deque[WatchEvent] = deque()
+        self._reading = False
+        self._closed = False
+        self._span: Span | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the watch.
+
+        From "now" on: raises :class:`CoordTimeout` when no server confirms it within the request timeout, and what
+        reading would raise when the server refuses it.
+        """
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the watch."""
+        self.close()
+
+    def close(self) -> None:
+        """End the watch, without waiting. Safe to call twice, from any thread."""
+        self._closed = True
+        if self._span is not None:
+            self._span.end()
+            self._span = None
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            with contextlib.suppress(CoordError, RuntimeError):  # everything has ended already
+                self._core.runtime.post(feed.close)
+
+    def __del__(self) -> None:
+        """Close a watch that was read without ``async with``."""
+        if self._feed is not None or self._span is not None:
+            self.close()
+
+    def __aiter__(self) -> Self:
+        """Iterate over single events."""
+        return self
+
+    async def __anext__(self) -> WatchEvent:
+        """Return the next event."""
+        while not self._events:
+            batch = await self._next_batch()
+            self._events.extend(batch.events)
+        return self._events.popleft()
+
+    async def batches(self) -> AsyncIterator[WatchBatch]:
+        """Iterate over batches: all events of one or more whole revisions; without events, a progress notification."""
+        while True:
+            if self._events:
+                raise InvalidArgument("events of the last batch are still unread: read either way")
+            yield await self._next_batch()
+
+    async def _next_batch(self) -> WatchBatch:
+        if self._closed:
+            raise ClientClosed("the watch")
+        if not self._batches:
+            if self._reading:
+                raise InvalidArgument("another task is reading this watch")
+            self._reading = True
+            try:
+                await self._fetch()
+            finally:
+                self._reading = False
+        return self._batches.popleft()
+
+    async def _fetch(self) -> None:
+        feed = self._feed or await self._open()
+        batches, position = await self._core.runtime.run(feed.read(self._position))
+        # No await from here to the end: either all of it has arrived, or the next call asks for it again.
+        self._position = position
+        self._batches.extend(batches)
+
+    async def _open(self) -> WatchFeed:
+        if self._closed:
+            raise ClientClosed("the watch")
+        if self._feed is None:
+            active = tracer()
+            if active is not None and self._span is None:
+                self._span = watch_span(active, self._spec.key, self._spec.end)
+            self._feed = await self._core.runtime.run(self._start(), discard=WatchFeed.close)
+        return self._feed
+
+    async def _start(self) -> WatchFeed:
+        """Open the feed, on the runtime's loop.
+
+        "Now" is the revision of a read made here: what the server calls now may lie a little earlier or later than
+        the answer that tells it, and would be lost or repeated after a broken connection (spec core 3.5).
+        """
+        spec = self._spec
+        if spec.start_revision:
+            return self._core.watches.open(spec)
+        now = await self._core.kv.range(range_request(spec.key, b"", keys_only=True))
+        feed = self._core.watches.open(replace(spec, start_revision=now.revision + 1))
+        limit = self._core.caller.request_timeout
+        try:
+            async with asyncio.timeout(limit):
+                await feed.created.wait()
+        except TimeoutError:
+            feed.close()
+            raise CoordTimeout("watch", limit, explain="no server has confirmed it") from None
+        except BaseException:
+            feed.close()
+            raise
+        return feed

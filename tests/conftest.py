@@ -1,0 +1,30 @@
+"""What every test shares: how hard hypothesis tries, and where its failures are told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+from hypothesis import HealthCheck, settings
+
+# Deadlines measure the machine, not the code. A busy machine generates slowly, which is no failure either.
+settings.register_profile(
+    "unit", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", parent=settings.get_profile("unit"), max_examples=2000)
+settings.register_profile(
+    "ci", parent=settings.get_profile("unit"), derandomize=True, print_blob=True
+)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "unit")
+)
+
+# A shell starts background jobs with SIGINT ignored, and every process that tests start would inherit that.
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+pytest_plugins = ["tests.support.fixtures"]

@@ -1,0 +1,94 @@
+"""The wheel is the product: what lies in it, and that it works where nothing else is installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run outside the tree with no path of ours, and return what it printed."""
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "COORD_", "ETCD"))
+    }
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=clean,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    run(
+        sys.executable,
+        *("-m", "build", "--wheel", "--no-isolation", "--outdir", out),
+        cwd=ROOT,
+    )
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` folder of a fresh environment that holds the wheel and its dependencies only."""
+    home = tmp_path_factory.mktemp("clean")
+    venv.create(home, with_pip=True)
+    binaries = home / "bin"
+    run(binaries / "python", "-m", "pip", "install", "-qq", wheel, cwd=home)
+    return binaries
+
+
+def members(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def test_the_top_level_is_exactly_the_two_packages(wheel: Path) -> None:
+    top = {name.partition("/")[0] for name in members(wheel)}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"coord", "coord_server"}
+    assert len(top) == 3
+
+
+def test_data_files_are_in(wheel: Path) -> None:
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert {
+        "coord/py.typed",
+        "coord_server/py.typed",
+        "coord/wire/descriptors.bin",
+    } <= set(members(wheel))
+
+
+def test_both_commands_run_from_the_wheel(installed: Path, wheel: Path) -> None:
+    version = wheel.name.split("-")[1]
+    assert version in run(installed / "coord", "--version", cwd=installed)
+    assert version in run(installed / "coord-server", "--version", cwd=installed)
+
+
+def test_both_packages_import_from_the_wheel(installed: Path) -> None:
+    shown = run(
+        installed / "python",
+        "-c",
+        "import coord, coord_server; print(coord.__version__ == coord_server.__version__)",
+        cwd=installed,
+    )
+    assert shown.split() == ["True"]

@@ -1,0 +1,99 @@
+"""Stores and clients for the SDK's tests: the same tests, on every store and over every carrier.
+
+``COORD_SDK_ETCD=3.4.23`` runs them against that release of etcd instead of 3.5.1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import pytest
+from typing_extensions import override
+
+import coord
+from coord.core import Carrier, Placement
+from tests.support.servers import ServerProcess, coord_server_process, real_etcd
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flavour:
+    """One store, and one way to be a client of it."""
+
+    store: str
+    transport: Carrier = "native"
+    runtime: Placement = "thread"
+
+    @override
+    def __str__(self) -> str:
+        extra = [self.transport] * (self.transport != "native") + [self.runtime] * (
+            self.runtime != "thread"
+        )
+        return "-".join([self.store, *extra])
+
+
+FLAVOURS = (
+    Flavour(store="etcd"),
+    Flavour(store="etcd", transport="grpcio"),
+    Flavour(store="coord"),
+    Flavour(store="coord", transport="grpcio"),
+    Flavour(store="coord", runtime="inline"),
+    Flavour(store="memory"),
+)
+CARRIERS: tuple[Carrier, ...] = ("native", "grpcio")
+STORES = ("etcd", "coord")
+ETCD_RELEASE = os.environ.get("COORD_SDK_ETCD", "3.5.1")
+
+
+@pytest.fixture(scope="session")
+def etcd_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One etcd for all SDK tests, which keep to keys of their own; progress five times a second."""
+    with real_etcd(
+        tmp_path_factory.mktemp("etcd"),
+        "--experimental-watch-progress-notify-interval=200ms",
+        version=ETCD_RELEASE,
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def coord_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One coord-server for all SDK tests, which keep to keys of their own."""
+    with coord_server_process(
+        tmp_path_factory.mktemp("coord-server"),
+        "--experimental-watch-progress-notify-interval=200ms",
+    ) as server:
+        yield server
+
+
+def _target(store: str, request: pytest.FixtureRequest) -> str:
+    if store == "memory":
+        return "memory:"
+    server: ServerProcess = request.getfixturevalue(f"{store}_process")
+    return server.endpoint
+
+
+@pytest.fixture(params=FLAVOURS, ids=str)
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[coord.Client]:
+    """A client, over every store and carrier."""
+    flavour: Flavour = request.param
+    async with coord.connect(
+        _target(flavour.store, request), transport=flavour.transport, runtime=flavour.runtime
+    ) as made:
+        yield made
+
+
+@pytest.fixture(params=STORES)
+def endpoint(request: pytest.FixtureRequest) -> str:
+    """The ``host:port`` of every store that is a process, for tests with clients of their own."""
+    return _target(request.param, request)
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix of keys that no other test uses."""
+    return f"t{next(_numbers)}/"

@@ -1,0 +1,70 @@
+"""Rules that a run is judged by, each with a planted bug that it notices; and clusters that change their size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from coord.testing.sim import draw_options, draw_plan, run
+from coord.testing.sim.options import RESIZE, STRANGER
+from coord.testing.sim.plan import Fault
+from tests.simulation.zoo import ANIMALS, seeds_to_find
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("checkpoint_ignored", "L1"),
+        ("checkpoint_not_written", "L1"),
+        ("parts_without_bound", "B1"),
+        ("watchers_left_behind", "B1"),
+        ("groups_never_forgotten", "B1"),
+        ("strangers_are_heard", "R11"),
+        ("earlier_lives_are_heard", "R11"),
+    ],
+)
+def test_a_rule_notices_what_it_is_for(name: str, rule: str) -> None:
+    # Where another rule is not the first that speaks up.
+    first = 6 if name == "checkpoint_not_written" else 0
+    count, verdict = seeds_to_find(ANIMALS[name], range(first, first + 20))
+    assert count, f"nobody noticed {name} in 20 seeds"
+    assert verdict == rule
+
+
+def test_a_renewal_that_leaves_the_checkpoint_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a checkpoint, a renewal, and within a second or two a single change of leader."""
+    options = replace(
+        draw_options(23, members=3, depth="direct"),
+        lease_ttl_s=11,
+        checkpoint_s=4.0,
+        drift=0.0,
+        faults=(),
+        chaos_s=36.0,
+        clients=5,
+    )
+    moves = [
+        Fault(
+            id=n, at=7.0 * (n + 1), kind="admin", on=(f"10.0.0.{1 + n % 3}",),
+            args={"action": "move"},
+        )
+        for n in range(4)
+    ]  # fmt: skip
+    plan = replace(draw_plan(options), faults=tuple(moves))
+    assert run(plan).problems == []
+    ANIMALS["checkpoint_outlives_renewal"].plant(monkeypatch)
+    assert run(plan).verdict == "L1"
+
+
+@pytest.mark.parametrize("seed", [3002, 3010, 3016])
+def test_clusters_grow_and_shrink_while_clients_work(seed: int) -> None:
+    outcome = run(draw_plan(draw_options(seed, also=(RESIZE,))))
+    assert outcome.problems == []
+    assert outcome.resized >= 4
+    assert {1, 2, 3, 4, 5} <= {*outcome.sizes}
+
+
+def test_strangers_speak_and_nobody_listens() -> None:
+    outcome = run(draw_plan(draw_options(3024, members=3, depth="direct", also=(STRANGER,))))
+    assert outcome.problems == []
+    assert outcome.strangers > 1

@@ -1,0 +1,73 @@
+"""Programs to compare with and to measure with, where they are.
+
+``make peers`` unpacks Debian's into the virtual environment; where it has none, the system's are taken,
+unless ``COORD_SYSTEM_PEERS=no`` says that there are none.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Releases of etcd that tests compare with. The first comes with the package that pip installs.
+RELEASES = ("3.5.1", "3.4.23")
+DEBIAN_RELEASE = RELEASES[1]
+# Where `make peers` unpacks packages, as if this were the root of a system.
+UNPACKED = Path(sys.prefix) / "peers"
+
+_ASK = {"etcd": "--version", "etcdctl": "version", "h2load": "--version"}
+_ASK_TIMEOUT_S = 20.0
+
+
+@functools.cache
+def program(name: str) -> tuple[str, ...] | None:
+    """The words that run ``etcd`` or ``etcdctl`` 3.4.23, or ``h2load``; None if it is not here."""
+    for _, words in _candidates(name):
+        version = _version((*words, _ASK[name]))
+        if version and (name == "h2load" or version == DEBIAN_RELEASE):
+            return words
+    return None
+
+
+def describe(name: str) -> str:
+    """Say in one line where a program is, or what is there instead of it."""
+    words = program(name)
+    if words is not None:
+        return f"{name}: {words[-1]}"
+    others = [
+        f"{path} is {_version((*words, _ASK[name])) or 'not able to run'}"
+        for path, words in _candidates(name)
+    ]
+    wanted = name if name == "h2load" else f"{name} {DEBIAN_RELEASE}"
+    return f"no {wanted} here" + (f" ({', '.join(others)})" if others else "")
+
+
+def _candidates(name: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    unpacked = UNPACKED / "usr" / "bin" / name
+    if unpacked.exists():
+        folders = sorted(str(path.parent) for path in UNPACKED.glob("usr/lib/**/lib*.so.*"))
+        libraries = ":".join(dict.fromkeys(folders))
+        # By `env`, so that whoever runs it need not know.
+        words = ("env", f"LD_LIBRARY_PATH={libraries}", str(unpacked))
+        yield unpacked, words if libraries else words[2:]
+    if os.environ.get("COORD_SYSTEM_PEERS", "yes") != "no":
+        for folder in os.get_exec_path():
+            if os.access(path := Path(folder) / name, os.X_OK):
+                yield path, (str(path),)
+
+
+def _version(command: tuple[str, ...]) -> str:
+    """What the program says it is; "" if it does not run."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    found = re.search(r"\d+\.\d+\.\d+", done.stdout)
+    return found[0] if found and done.returncode == 0 else ""
