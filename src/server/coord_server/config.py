@@ -117,6 +117,7 @@ class Config:
     # Without a flag, as in etcd; other values are for simulations.
     lease_checkpoint_interval_s: float = 300.0
     max_committed_bytes: int = 256 << 10
+    max_append_bytes: int = 1 << 20
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[tuple[str, Mapping[str, str]], ...] = ()
 

@@ -132,7 +132,8 @@ class Peering:
             scratch=scratch,
             tls=tls,
             limits=limits,
-            admits=lambda node: not self._members.is_removed(node),
+            admits=lambda _: True,
+            is_removed=self._members.is_removed,
             on_removed=on_removed,
         )
         self.mesh.serve_anyone(MEMBERS_KIND, self._list_members)

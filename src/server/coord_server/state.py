@@ -174,6 +174,7 @@ def _make_core(
         election_ticks=config.election_ticks,
         pre_vote=config.pre_vote,
         max_committed_bytes=config.max_committed_bytes,
+        max_append_bytes=config.max_append_bytes,
     )
     applied, term = Index(applier.applied_index), Term(applier.term)
     if recovered is None:

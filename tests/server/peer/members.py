@@ -126,6 +126,9 @@ class Member:
         if scratch is not None:
             self.env.disk.mkdir(scratch)
         self.mesh_log = Log(clock=self.env.clock, write=self.heard.log)
+        self.removed: set[NodeId] = set()
+        """Whom its table of members knows as removed."""
+        self.was_told_removed = False
         self.incarnation = draw_incarnation(self.env.rand) if incarnation is None else incarnation
         self.mesh = Mesh(
             cluster_id=cluster_id,
@@ -138,12 +141,17 @@ class Member:
             tls=tls,
             limits=limits,
             admits=admits,
+            is_removed=self.removed.__contains__,
+            on_removed=self._told_removed,
             scratch=scratch,
         )
         self.rpc: RpcServer | None = None
         self.address: TcpAddress | None = None
         self.scheme = "http"
         self.errors: list[BaseException] = []
+
+    def _told_removed(self) -> None:
+        self.was_told_removed = True
 
     @property
     def url(self) -> str:

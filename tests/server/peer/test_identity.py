@@ -215,6 +215,7 @@ async def test_another_member_at_a_known_url() -> None:
 async def test_a_removed_member_is_cut_off_and_refused() -> None:
     async with cluster(N1, N2, N3) as (one, two, three):
         urls = {N1: [one.url], N2: [two.url]}
+        one.removed.add(N3)
         one.mesh.set_peers(urls)
         assert one.mesh.peers == {N2: (two.url,)}
         await three.heard.until_logged("peer refused", "member 3 was removed from the cluster")
@@ -226,8 +227,16 @@ async def test_a_removed_member_is_cut_off_and_refused() -> None:
         assert N3 not in one.heard.unreached
         with pytest.raises(RpcError):
             await one.mesh.ask(N3, "anything", b"", timeout=1)
-        # A member that is added again under its id is a member.
-        one.mesh.set_peers({**urls, N3: [three.url]})
+        assert three.was_told_removed
+
+
+async def test_who_is_no_peer_for_now_is_not_told_that_it_was_removed() -> None:
+    # What a snapshot says of the members may be older than what this one knew before.
+    async with cluster(N1, N2, N3) as (one, two, three):
+        one.mesh.set_peers({N2: [two.url]})
+        await three.heard.until_logged("peer refused", "member 3 is not known to member 1")
+        assert not three.was_told_removed
+        one.mesh.set_peers({N2: [two.url], N3: [three.url]})
         await one.connected(N3)
         await three.connected(N1)
 

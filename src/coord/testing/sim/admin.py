@@ -180,6 +180,7 @@ class Admin(ClientNode):
             members = await self._members()
             if host not in members:
                 self._removed.add(number)
+                self._tell_newcomers(members)
 
     async def _join(self, host: str, *, as_learner: bool) -> None:
         """Add a member and start it; a learner is made a voter when it is ready."""
@@ -195,10 +196,8 @@ class Admin(ClientNode):
                 # An old list does not have it, and who has it has everything before it.
                 members = await self._members(linearizable=False)
         node = self._servers[host]
-        cluster = ",".join(f"{each}=http://{each}:{PEER_PORT}" for each in sorted(members))
-        node.config = replace(
-            node.config, initial_cluster=cluster, initial_cluster_state="existing"
-        )
+        node.config = replace(node.config, initial_cluster_state="existing")
+        self._tell_newcomers(members)
         node.is_leaving = node.is_retired = False
         node.start()
         while as_learner:
@@ -207,6 +206,13 @@ class Admin(ClientNode):
             if as_learner:
                 promotion = rpc_pb2.MemberPromoteRequest(ID=member.ID)
                 await self._try(rpcs.CLUSTER_MEMBER_PROMOTE, promotion)
+
+    def _tell_newcomers(self, members: dict[str, rpc_pb2.Member]) -> None:
+        """Correct the flags of those who join: one that has not started yet needs the members of now."""
+        cluster = ",".join(f"{each}=http://{each}:{PEER_PORT}" for each in sorted(members))
+        for node in self._servers.values():
+            if node.config.initial_cluster_state == "existing":
+                node.config = replace(node.config, initial_cluster=cluster)
 
     async def _try(self, rpc: Rpc[Any, Any], request: Message) -> Any:  # noqa: ANN401 - the rpc's response
         """Make a call; None if it was not answered, or refused."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from coord.testing.sim.machine import Stage
+    from coord.testing.sim.mail import Mail
     from coord.testing.sim.nodeloop import NodeLoop
     from coord.testing.sim.server_node import ServerNode
     from coord_server.apply import Applied
@@ -137,7 +138,7 @@ class QuietRule:
 class Observer:
     """Follows members through their lives and asks the rules."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, mail: Mail) -> None:
         self.rules: list[Rule] = []
         self.log: dict[int, tuple[int, bytes]] = {}
         """The committed entries, (term, data) by index, as they were first applied anywhere.
@@ -146,6 +147,7 @@ class Observer:
         """
         self.evaluated = 0
         self.leader_changes = 0
+        self.mail = mail
         self._stage = stage
         self._members: dict[str, Member] = {}
 
@@ -282,7 +284,7 @@ class Observer:
                 rule.receiving(member, messages)
             received(messages)
 
-        _replace(replica, "received", taken)
+        _replace(replica, "received", self.mail.shuffled(member, taken))
 
 
 def _replace(owner: Any, name: str, function: Callable[..., object]) -> None:  # noqa: ANN401 - any object of the product

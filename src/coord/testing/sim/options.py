@@ -75,6 +75,10 @@ class Options:
     """How often what happens at a failpoint is the process's death."""
     wake_ms: float = 0.03
     """How long a thread takes to begin on average."""
+    shuffled: float = 0.0
+    """How much of what members send to each other comes late, and half as much a second time."""
+    append_bytes: int = 1024 * 1024
+    """How much of the log a message between members holds."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the options as JSON takes them."""
@@ -136,6 +140,8 @@ def draw_options(
         drawn,
         committed_bytes=Chance(seed, "options", "parts").choice((1, 300, 256 * 1024)),
         checkpoint_s=Chance(seed, "options", "checkpoints").choice((0.0, 0.0, 0.8, 1.5)),
+        shuffled=Chance(seed, "options", "mail").choice((0.0, 0.0, 0.03, 0.2)),
+        append_bytes=Chance(seed, "options", "appends").choice((1, 300, 1024 * 1024)),
     )
     if Chance(seed, "options", STRANGER).below(_STRANGE) or STRANGER in also:
         drawn = replace(drawn, faults=(*drawn.faults, STRANGER))

@@ -30,6 +30,11 @@ class Senders(QuietRule):
         for message in messages:
             self._sent[hash(message)] = member.node.epoch
 
+    def is_outlived(self, member: Member, message: Message) -> bool:
+        """Tell whether the member has heard a newer life of the sender than the one that sent this."""
+        place = (member.name, member.node.epoch, int(message.sender))
+        return self._sent.get(hash(message), 0) < self._heard.get(place, 0)
+
     @override
     def receiving(self, member: Member, messages: Sequence[Message]) -> None:
         for message in messages:

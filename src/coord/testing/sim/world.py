@@ -17,6 +17,7 @@ from coord.testing.sim.lease_rules import LeaseRest, LeaseTerm
 from coord.testing.sim.links import LinkOptions
 from coord.testing.sim.log_rules import OneLeader, OneLog, ReadNumbers, WholeLeader
 from coord.testing.sim.machine import Machine, Stage
+from coord.testing.sim.mail import Mail
 from coord.testing.sim.net import SimNet
 from coord.testing.sim.plan import client_names, founder_names, member_names
 from coord.testing.sim.scheduler import Limits, Scheduler
@@ -52,8 +53,10 @@ class World:
         self.net = SimNet(self.scheduler, seed, options=self.calm)
         self.stage = Stage(self.scheduler, self.net, seed)
         self.journal = Journal(self.scheduler)
-        self.observer = Observer(self.stage)
-        self.observer.rules += self._rules()
+        senders = Senders(self.stage.report)
+        self.mail = Mail(seed, options.shuffled, senders)
+        self.observer = Observer(self.stage, self.mail)
+        self.observer.rules += [*self._rules(), senders]
         self.member_names = member_names(options)
         self.client_names = client_names(options)
         self._founders = founder_names(options)
@@ -100,7 +103,6 @@ class World:
             leases,
             LeaseRest(report),
             Bounds(report),
-            Senders(report),
         ]
 
     def _rate(self, name: str) -> float:
@@ -139,6 +141,7 @@ class World:
             snapshot_catchup_entries=options.catchup,
             pre_vote=options.pre_vote,
             max_committed_bytes=options.committed_bytes,
+            max_append_bytes=options.append_bytes,
             lease_checkpoint=options.checkpoint_s > 0,
             lease_checkpoint_interval_s=options.checkpoint_s,
             origins={"name": "simulation", "listen-peer-urls": "simulation"},
@@ -188,8 +191,9 @@ class World:
     # Phases.
 
     def trouble(self) -> None:
-        """Let links be as bad as the options say."""
+        """Let links and the post be as bad as the options say."""
         options = self.options
+        self.mail.is_on = True
         self.net.shape(
             replace(
                 self.calm,
@@ -204,6 +208,7 @@ class World:
         for number in list(self._undo):
             self._take_back(number)
         self.net.shape(self.calm)
+        self.mail.is_on = False
         for machine in self._machines.values():
             machine.slow(1.0)
             if machine.loop is not None:

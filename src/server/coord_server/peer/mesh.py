@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from coord.runtime import Supervisor
 from coord_server.peer.calls import Answers, ask_path
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
     from coord_server.peer.calls import AnyoneHandler, AskHandler
     from coord_server.peer.snapshot_source import Snapshot
     from coord_server.raft.types import NodeId
-
-# Members that were removed are remembered, so that they hear why they are refused; ids are never used twice.
-_MAX_REMOVED: Final = 4096
-
 
 class MeshHandler(Protocol):
     """Takes what peers bring. Called from the loop, never from within a method of the mesh."""
@@ -87,15 +83,21 @@ def refuse_unknown(_node: NodeId) -> bool:
     return False
 
 
+def remember_nobody(_node: NodeId) -> bool:
+    """Know nothing of members that there were."""
+    return False
+
+
 class Mesh:
     """One member's connections to its peers, on the running loop.
 
     ``urls`` are this member's own, for peers that do not know it yet. ``tls`` is for dialling https.
-    ``on_removed`` is called when a
-    peer says that this member was removed. ``admits(node)`` says whether a member of this cluster may speak to us before we know of it, which a
-    member that lags behind the change of membership needs (thesis 4.1). ``scratch`` is a directory for
-    snapshots that come in; without it they are declined. The listener is the caller's: put
-    ``methods()`` on an RpcServer with ``server_limits``.
+    ``on_removed`` is called when a peer says that this member was removed. ``admits(node)`` says whether a
+    member of this cluster may speak to us before we know of it, which a member that lags behind the change
+    of membership needs (thesis 4.1). ``is_removed(node)`` says whether a member was removed for good, which
+    it is told then, and takes as final: that it is none at present is not enough, since what we know of the
+    members may be old. ``scratch`` is a directory for snapshots that come in; without it they are declined.
+    The listener is the caller's: put ``methods()`` on an RpcServer with ``server_limits``.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Mesh:
         tls: ssl.SSLContext | None = None,
         limits: MeshLimits | None = None,
         admits: Callable[[NodeId], bool] = refuse_unknown,
+        is_removed: Callable[[NodeId], bool] = remember_nobody,
         on_removed: Callable[[], None] = take_no_notice,
     ) -> None:
         hello = own_hello(
@@ -121,12 +124,12 @@ class Mesh:
         self._local = Local(hello=hello, env=env, tls=tls, log=log, limits=self.limits)
         self._handler = handler
         self._admits = admits
+        self._is_removed = is_removed
         self._on_removed = on_removed
         self._supervisor = Supervisor(self._report)
         self._links: dict[NodeId, Link] = {}
         self._tasks: dict[NodeId, asyncio.Task[None]] = {}
         self._guests: dict[NodeId, None] = {}
-        self._removed: dict[NodeId, None] = {}
         self._incoming = Incoming(self._local, self)
         self._answers = Answers(self._incoming.admit)
         self._sender = SnapshotSender(self._local, self, self._incoming.admit)
@@ -158,7 +161,6 @@ class Mesh:
             if node not in self._guests:
                 self._remove(node)
         for node, urls in wanted.items():
-            self._removed.pop(node, None)
             self._guests.pop(node, None)
             link = self._links.get(node)
             if link is None:
@@ -188,9 +190,6 @@ class Mesh:
             self._redial(node, link.urls)
 
     def _remove(self, node: NodeId) -> None:
-        while len(self._removed) >= _MAX_REMOVED:
-            del self._removed[next(iter(self._removed))]
-        self._removed[node] = None
         self._hang_up(node)
         self._incoming.drop(node)
         self._sender.drop(node)
@@ -328,9 +327,11 @@ class Mesh:
     def check_peer(self, hello: Hello) -> None:
         """See IncomingOwner."""
         node = hello.sender
-        if node in self._removed:
+        if node in self._links and node not in self._guests:
+            return
+        if self._is_removed(node):
             raise Refused(REMOVED.format(node=node))
-        if node in self._links:
+        if node in self._guests:
             return
         if len(self._guests) >= self.limits.guests or not self._admits(node):
             raise Refused(f"member {node:x} is not known to member {self._local.member_id:x}")

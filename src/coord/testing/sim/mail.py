@@ -1,0 +1,67 @@
+"""Messages between members that come late, twice, and in another order: what raft allows its network to do.
+
+A connection keeps its order, so the rules of raft would never meet half of what the paper lets happen
+(section 5.3: messages may be delayed, reordered and lost). In seeds with this fault each member's post is
+shuffled after it has arrived, and before raft is given it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from coord.testing.sim.chance import Chance
+from coord_server.raft import InstallSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from coord.testing.sim.invariants import Member
+    from coord.testing.sim.sender_rules import Senders
+    from coord_server.raft import Message
+
+# How late on average: some come after a few others, and some after an election.
+_LATE_S: Final = (0.002, 0.02, 0.5)
+
+
+class Mail:
+    """Shuffles what arrives at members: ``share`` of the messages comes late, or a second time."""
+
+    def __init__(self, seed: int, share: float, senders: Senders) -> None:
+        self._seed = seed
+        self._share = share
+        self._senders = senders
+        self.is_on = False
+        """While a run's faults are on."""
+
+    def shuffled(
+        self, member: Member, take: Callable[[Sequence[Message]], None]
+    ) -> Callable[[Sequence[Message]], None]:
+        """Return what to call with messages that have arrived, so that ``take`` gets them shuffled."""
+        if not self._share:
+            return take
+        chance = Chance(self._seed, "mail", f"{member.name}/{member.node.epoch}")
+        loop, share, senders = member.node.loop, self._share, self._senders
+
+        def late(message: Message) -> None:
+            # What a life that is over has left under way ends with its connection.
+            if not senders.is_outlived(member, message):
+                take((message,))
+
+        def arrived(messages: Sequence[Message]) -> None:
+            if not self.is_on or loop is None:
+                take(messages)
+                return
+            at_once: list[Message] = []
+            for message in messages:
+                is_late, comes_again = chance.below(share), chance.below(share / 2)
+                # It is fetched, and comes on a way of its own.
+                is_shuffled = not isinstance(message, InstallSnapshot)
+                if not (is_late and is_shuffled):
+                    at_once.append(message)
+                if (is_late or comes_again) and is_shuffled:
+                    delay = chance.exponential(chance.choice(_LATE_S))
+                    loop.call_later(delay, late, message)
+            if at_once:
+                take(at_once)
+
+        return arrived
