@@ -28,7 +28,10 @@ _pack: Final = struct.Struct("<QQI").pack
 
 
 class OneLeader(QuietRule):
-    """R1: a term has one leader. R2: a leader's log never shrinks. R6: nothing goes back while a member runs."""
+    """R1: a term has one leader. R2: a leader's log never shrinks. R6: nothing goes back while a member runs.
+
+    Nor does what a leader knows of the others, as long as it leads.
+    """
 
     def __init__(self, report: Callable[[str, str, str], None]) -> None:
         super().__init__(report)
@@ -36,6 +39,8 @@ class OneLeader(QuietRule):
         self._last: dict[int, tuple[int, int, int, int]] = {}
         self._persisted: dict[int, tuple[int, int]] = {}
         self._votes: dict[tuple[int, int], int] = {}
+        # By leader: its term, and what it knew that each member has.
+        self._known: dict[int, tuple[int, dict[int, int]]] = {}
 
     @override
     def opened(self, member: Member) -> None:
@@ -60,6 +65,17 @@ class OneLeader(QuietRule):
         self._last[member.id] = now
         if leads:
             self._claims(member, core.term)
+            self._knows(member)
+
+    def _knows(self, member: Member) -> None:
+        core = member.core
+        term, known = self._known.get(member.id, (0, {}))
+        now: dict[int, int] = {node: view.match for node, view in core.progress.items()}
+        for node in now.keys() & known.keys() if term == core.term else ():
+            if now[node] < known[node]:
+                text = f"knew that {node:x} has entry {known[node]}, and now {now[node]} only"
+                self.report("R6", member.name, text)
+        self._known[member.id] = (core.term, now)
 
     def _claims(self, member: Member, term: int) -> None:
         other = self._leaders.setdefault(term, member.name)

@@ -77,6 +77,8 @@ class Options:
     """How long a thread takes to begin on average."""
     shuffled: float = 0.0
     """How much of what members send to each other comes late, and half as much a second time."""
+    tinkerers: int = 0
+    """How many programs put changes of membership through the log that change nothing."""
     append_bytes: int = 1024 * 1024
     """How much of the log a message between members holds."""
 
@@ -141,6 +143,7 @@ def draw_options(
         committed_bytes=Chance(seed, "options", "parts").choice((1, 300, 256 * 1024)),
         checkpoint_s=Chance(seed, "options", "checkpoints").choice((0.0, 0.0, 0.8, 1.5)),
         shuffled=Chance(seed, "options", "mail").choice((0.0, 0.0, 0.03, 0.2)),
+        tinkerers=Chance(seed, "options", "tinkerers").choice((0, 0, 0, 2)),
         append_bytes=Chance(seed, "options", "appends").choice((1, 300, 1024 * 1024)),
     )
     if Chance(seed, "options", STRANGER).below(_STRANGE) or STRANGER in also:

@@ -154,7 +154,7 @@ class _Phases:
         if not self._until(_WARM_UP_S, lambda: all(s.is_serving for s in world.live_servers())):
             self._report("warm-up", "no member serves")
             return False
-        for client in (*world.clients, *world.watchers):
+        for client in (*world.clients, *world.watchers, *world.tinkerers):
             client.start()
         return True
 
@@ -221,7 +221,7 @@ class _Phases:
     def _quiet(self) -> None:
         """Let all programs end: nothing of what they asked for may be left anywhere."""
         world = self._world
-        for machine in (*world.clients, *world.watchers, world.admin, world.stranger):
+        for machine in world.programs():
             machine.die(power=False)
         servers = world.live_servers()
         self._until(1.0, lambda: False)

@@ -102,7 +102,7 @@ class Stranger(Machine):
         if guise == "life":
             others = [node for node in others if past.get(node)]
         elif guise == "removed":
-            others = sorted(peering.mesh._removed)  # noqa: SLF001
+            others = sorted(peering._members._removed)  # noqa: SLF001 - as above
         if not others:
             return None
         sender = self._chance.choice(others)

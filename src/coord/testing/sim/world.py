@@ -25,6 +25,7 @@ from coord.testing.sim.sender_rules import Senders
 from coord.testing.sim.server_node import CLIENT_PORT, PEER_PORT, MemberOptions, ServerNode
 from coord.testing.sim.state_rules import Attached, Revisions, SameState
 from coord.testing.sim.stranger import Stranger
+from coord.testing.sim.tinkerer import Tinkerer
 from coord.testing.sim.watcher import Watcher
 from coord_server.config import Config
 from coord_server.flag_values import Url
@@ -77,10 +78,18 @@ class World:
             self.stage, self.servers, self.observer, self.journal, depth=options.depth
         )
         self.stranger = Stranger(self.stage, self.observer)
-        machines: list[Machine] = [
-            *self.servers, *self.clients, *self.watchers, self.admin, self.stranger,
-        ]  # fmt: skip
-        self._machines = {machine.name: machine for machine in machines}
+        self.tinkerers = [
+            Tinkerer(
+                self.stage,
+                f"10.0.6.{number + 1}",
+                self.member_names,
+                self.journal,
+                depth=options.depth,
+                able=self.able_names,
+            )
+            for number in range(options.tinkerers)
+        ]
+        self._machines = {machine.name: machine for machine in (*self.servers, *self.programs())}
         self._undo: dict[int, Callable[[], None]] = {}
         self._next_undo = 0
         self.scheduler.on_step = self.observer.step
@@ -164,6 +173,10 @@ class World:
         machine = self._machines.get(name)
         return machine.describe() if isinstance(machine, ServerNode) else ""
 
+    def programs(self) -> list[Machine]:
+        """Return all machines but the members."""
+        return [*self.clients, *self.watchers, *self.tinkerers, self.admin, self.stranger]
+
     # What faults ask.
 
     def machine(self, name: str) -> Machine:
@@ -209,6 +222,8 @@ class World:
             self._take_back(number)
         self.net.shape(self.calm)
         self.mail.is_on = False
+        for tinkerer in self.tinkerers:
+            tinkerer.is_on = False
         for machine in self._machines.values():
             machine.slow(1.0)
             if machine.loop is not None:
