@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from coord_server.members import AppliedChange
     from coord_server.mvcc.prepared import Prepared
     from coord_server.raft import Entry, HardState, Message
+    from coord_server.read_queue import ReadQueue
     from coord_server.state import State
 
 Position: TypeAlias = tuple[int, int]
@@ -82,6 +83,14 @@ class Rule(Protocol):
         """Look at messages that raft is about to be given."""
         ...
 
+    def asking(self, member: Member, number: int) -> None:
+        """Look at a member that begins to ask for a read index, for reads that have come."""
+        ...
+
+    def readable(self, member: Member, number: int, index: int) -> None:
+        """Look at the read index that a question got."""
+        ...
+
     def changing(self, member: Member) -> None:
         """Look at a member that is about to apply a change of membership."""
         ...
@@ -123,6 +132,12 @@ class QuietRule:
         """See Rule."""
 
     def receiving(self, member: Member, messages: Sequence[Message]) -> None:
+        """See Rule."""
+
+    def asking(self, member: Member, number: int) -> None:
+        """See Rule."""
+
+    def readable(self, member: Member, number: int, index: int) -> None:
         """See Rule."""
 
     def changing(self, member: Member) -> None:
@@ -277,6 +292,7 @@ class Observer:
 
         _replace(replica._peers, "send", followed)  # noqa: SLF001
         _replace(replica._writer, "_send", followed)  # noqa: SLF001
+        self._follow_reads(member, replica._reads._queue)  # noqa: SLF001
         received = replica.received
 
         def taken(messages: Sequence[Message]) -> None:
@@ -285,6 +301,25 @@ class Observer:
             received(messages)
 
         _replace(replica, "received", self.mail.shuffled(member, taken))
+
+
+    def _follow_reads(self, member: Member, queue: ReadQueue) -> None:
+        rules, ask, ready = self.rules, queue.ask, queue.ready
+
+        def asking(tick: int = 0) -> int | None:
+            number = ask(tick)
+            if number is not None:
+                for rule in rules:
+                    rule.asking(member, number)
+            return number
+
+        def answered(context: int, index: int) -> None:
+            for rule in rules:
+                rule.readable(member, context, index)
+            ready(context, index)
+
+        _replace(queue, "ask", asking)
+        _replace(queue, "ready", answered)
 
 
 def _replace(owner: Any, name: str, function: Callable[..., object]) -> None:  # noqa: ANN401 - any object of the product

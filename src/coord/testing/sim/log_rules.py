@@ -223,13 +223,16 @@ class WholeLeader(QuietRule):
 class ReadNumbers(QuietRule):
     """R10: a question for a read index has a number that its asker never used before.
 
-    The answer is not older than anything that was committed when the question left.
+    The answer is not older than anything that was committed when the question left, or, where the leader
+    asks itself, when it began to ask.
     """
 
     def __init__(self, report: Callable[[str, str, str], None]) -> None:
         super().__init__(report)
         # By asker and number: what had been applied somewhere by then.
         self._asked: dict[tuple[int, int], int] = {}
+        # The same of every question, also of a leader's to itself; by member, its life, and number.
+        self._began: dict[tuple[str, int, int], int] = {}
         self._newest = 0
 
     @override
@@ -250,3 +253,14 @@ class ReadNumbers(QuietRule):
                 if message.index < least:
                     text = f"answers with read index {message.index}; {least} had been applied when asked"
                     self.report("R10", member.name, text)
+
+    @override
+    def asking(self, member: Member, number: int) -> None:
+        self._began[member.name, member.node.epoch, number] = self._newest
+
+    @override
+    def readable(self, member: Member, number: int, index: int) -> None:
+        least = self._began.get((member.name, member.node.epoch, number), 0)
+        if index < least:
+            text = f"may read at {index}; {least} had been applied somewhere when it asked"
+            self.report("R10", member.name, text)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coord_server.raft import Message
 
 # How late on average: some come after a few others, and some after an election.
-_LATE_S: Final = (0.002, 0.02, 0.5)
+_LATE_S: Final = (0.002, 0.02, 0.3, 2.0)
 
 
 class Mail:

@@ -79,6 +79,8 @@ class Options:
     """How much of what members send to each other comes late, and half as much a second time."""
     tinkerers: int = 0
     """How many programs put changes of membership through the log that change nothing."""
+    moves_s: float = 0.0
+    """How long leadership stays where it is, on average, before it is moved on; 0: for good."""
     append_bytes: int = 1024 * 1024
     """How much of the log a message between members holds."""
 
@@ -144,6 +146,7 @@ def draw_options(
         checkpoint_s=Chance(seed, "options", "checkpoints").choice((0.0, 0.0, 0.8, 1.5)),
         shuffled=Chance(seed, "options", "mail").choice((0.0, 0.0, 0.03, 0.2)),
         tinkerers=Chance(seed, "options", "tinkerers").choice((0, 0, 0, 2)),
+        moves_s=Chance(seed, "options", "moves").choice((0.0, 0.0, 0.0, 0.3, 2.0)),
         append_bytes=Chance(seed, "options", "appends").choice((1, 300, 1024 * 1024)),
     )
     if Chance(seed, "options", STRANGER).below(_STRANGE) or STRANGER in also:

@@ -154,7 +154,7 @@ class _Phases:
         if not self._until(_WARM_UP_S, lambda: all(s.is_serving for s in world.live_servers())):
             self._report("warm-up", "no member serves")
             return False
-        for client in (*world.clients, *world.watchers, *world.tinkerers):
+        for client in (*world.clients, *world.watchers, *world.tinkerers, world.mover):
             client.start()
         return True
 

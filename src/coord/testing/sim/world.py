@@ -18,6 +18,7 @@ from coord.testing.sim.links import LinkOptions
 from coord.testing.sim.log_rules import OneLeader, OneLog, ReadNumbers, WholeLeader
 from coord.testing.sim.machine import Machine, Stage
 from coord.testing.sim.mail import Mail
+from coord.testing.sim.mover import Mover
 from coord.testing.sim.net import SimNet
 from coord.testing.sim.plan import client_names, founder_names, member_names
 from coord.testing.sim.scheduler import Limits, Scheduler
@@ -89,6 +90,14 @@ class World:
             )
             for number in range(options.tinkerers)
         ]
+        self.mover = Mover(
+            self.stage,
+            self.member_names,
+            self.observer,
+            self.journal,
+            depth=options.depth,
+            every_s=options.moves_s,
+        )
         self._machines = {machine.name: machine for machine in (*self.servers, *self.programs())}
         self._undo: dict[int, Callable[[], None]] = {}
         self._next_undo = 0
@@ -175,7 +184,8 @@ class World:
 
     def programs(self) -> list[Machine]:
         """Return all machines but the members."""
-        return [*self.clients, *self.watchers, *self.tinkerers, self.admin, self.stranger]
+        tools = (*self.tinkerers, self.mover, self.admin, self.stranger)
+        return [*self.clients, *self.watchers, *tools]
 
     # What faults ask.
 
@@ -222,8 +232,8 @@ class World:
             self._take_back(number)
         self.net.shape(self.calm)
         self.mail.is_on = False
-        for tinkerer in self.tinkerers:
-            tinkerer.is_on = False
+        for restless in (*self.tinkerers, self.mover):
+            restless.is_on = False
         for machine in self._machines.values():
             machine.slow(1.0)
             if machine.loop is not None:
