@@ -40,6 +40,9 @@ def test_a_renewal_that_leaves_the_checkpoint_is_noticed(monkeypatch: pytest.Mon
         checkpoint_s=4.0,
         drift=0.0,
         faults=(),
+        shuffled=0.0,
+        tinkerers=0,
+        moves_s=0.0,
         chaos_s=36.0,
         clients=5,
     )

@@ -20,6 +20,7 @@ from coord_server.peer import (
     Mesh,
     MeshLimits,
     SnapshotSource,
+    Standing,
     applied_position,
     ask_url,
     server_limits,
@@ -132,8 +133,7 @@ class Peering:
             scratch=scratch,
             tls=tls,
             limits=limits,
-            admits=lambda _: True,
-            is_removed=self._members.is_removed,
+            standing=self._standing,
             on_removed=on_removed,
         )
         self.mesh.serve_anyone(MEMBERS_KIND, self._list_members)
@@ -148,6 +148,9 @@ class Peering:
         self.link.attach(self.mesh, replica)
         self._members.listen(self._members_changed)
         self._members_changed()
+
+    def _standing(self, node: NodeId) -> Standing:
+        return Standing.REMOVED if self._members.is_removed(node) else Standing.NEW
 
     def make_listener(self) -> RpcServer:
         """Return the server for the peers' port; every question must have been registered before."""

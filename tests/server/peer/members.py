@@ -12,7 +12,7 @@ from coord.runtime import Net, RealNet, RealOffload, TcpAddress
 from coord_server.env import ServerEnv, real_server_env
 from coord_server.log import Log
 from coord_server.peer import Mesh, MeshLimits, draw_incarnation, server_limits
-from coord_server.peer.mesh import refuse_unknown
+from coord_server.peer.mesh import Standing, refuse_unknown
 from coord_server.raft import Heartbeat, Index, InstallSnapshot, Message, NodeId, Term
 from coord_server.storage.disk import Disk
 from coord_server.storage.memory_disk import MemoryDisk
@@ -108,7 +108,7 @@ class Member:
         tls: ssl.SSLContext | None = None,
         incarnation: int | None = None,
         disk: Disk | None = None,
-        admits: Callable[[NodeId], bool] = refuse_unknown,
+        standing: Callable[[NodeId], Standing] = refuse_unknown,
         urls: tuple[str, ...] = (),
         scratch: str | None = SCRATCH,
     ) -> None:
@@ -140,8 +140,7 @@ class Member:
             urls=urls,
             tls=tls,
             limits=limits,
-            admits=admits,
-            is_removed=self.removed.__contains__,
+            standing=lambda n: Standing.REMOVED if n in self.removed else standing(n),
             on_removed=self._told_removed,
             scratch=scratch,
         )

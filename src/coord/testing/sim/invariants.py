@@ -302,7 +302,6 @@ class Observer:
 
         _replace(replica, "received", self.mail.shuffled(member, taken))
 
-
     def _follow_reads(self, member: Member, queue: ReadQueue) -> None:
         rules, ask, ready = self.rules, queue.ask, queue.ready
 

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from coord.rpc.status import RpcError
 from coord.testing.sim.chance import Chance
 from coord.testing.sim.client_node import ClientNode
@@ -47,6 +49,7 @@ class Mover(ClientNode):
         self._every_s = every_s
         self._chance = Chance(stage.seed, "mover")
 
+    @override
     def start(self) -> None:
         """Begin."""
         self.boot(self._move_on)

@@ -143,7 +143,7 @@ def draw_options(
     drawn = replace(
         drawn,
         committed_bytes=Chance(seed, "options", "parts").choice((1, 300, 256 * 1024)),
-        checkpoint_s=Chance(seed, "options", "checkpoints").choice((0.0, 0.0, 0.8, 1.5)),
+        checkpoint_s=Chance(seed, "options", "checkpoints").choice((0.0, 0.0, 0.8, 1.5, 4.0)),
         shuffled=Chance(seed, "options", "mail").choice((0.0, 0.0, 0.03, 0.2)),
         tinkerers=Chance(seed, "options", "tinkerers").choice((0, 0, 0, 2)),
         moves_s=Chance(seed, "options", "moves").choice((0.0, 0.0, 0.0, 0.3, 2.0)),

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from coord.rpc.status import RpcError
 from coord.testing.sim.chance import Chance
 from coord.testing.sim.client_node import ClientNode
@@ -45,6 +47,7 @@ class Tinkerer(ClientNode):
         self._able = able
         self._chance = Chance(stage.seed, "tinkerer", name)
 
+    @override
     def start(self) -> None:
         """Begin."""
         self.boot(self._tinker)

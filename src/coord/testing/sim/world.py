@@ -232,8 +232,9 @@ class World:
             self._take_back(number)
         self.net.shape(self.calm)
         self.mail.is_on = False
-        for restless in (*self.tinkerers, self.mover):
-            restless.is_on = False
+        self.mover.is_on = False
+        for tinkerer in self.tinkerers:
+            tinkerer.is_on = False
         for machine in self._machines.values():
             machine.slow(1.0)
             if machine.loop is not None:

@@ -39,7 +39,7 @@ from coord_server.peer.codec import (
 from coord_server.peer.handshake import Hello, draw_incarnation
 from coord_server.peer.limits import MeshLimits, server_limits
 from coord_server.peer.local import PeerCounters
-from coord_server.peer.mesh import Mesh, MeshHandler
+from coord_server.peer.mesh import Mesh, MeshHandler, Standing
 from coord_server.peer.snapshot_source import (
     Snapshot,
     SnapshotFailed,
@@ -57,6 +57,7 @@ __all__ = [
     "Snapshot",
     "SnapshotFailed",
     "SnapshotSource",
+    "Standing",
     "applied_position",
     "ask_url",
     "decode_message",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, unique
 from typing import TYPE_CHECKING, Protocol
 
 from coord.runtime import Supervisor
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from coord_server.peer.calls import AnyoneHandler, AskHandler
     from coord_server.peer.snapshot_source import Snapshot
     from coord_server.raft.types import NodeId
+
 
 class MeshHandler(Protocol):
     """Takes what peers bring. Called from the loop, never from within a method of the mesh."""
@@ -78,26 +80,31 @@ def take_no_notice() -> None:
     """Leave it to whoever watches the members that this one was removed."""
 
 
-def refuse_unknown(_node: NodeId) -> bool:
+@unique
+class Standing(Enum):
+    """What somebody of this cluster is to a member, who is none of its peers at present."""
+
+    UNKNOWN = "unknown"
+    """Nobody who may speak to it."""
+    NEW = "new"
+    """A member, as far as it can tell, that it has not heard of yet: it may lag behind (thesis 4.1)."""
+    REMOVED = "removed"
+    """No member any more, for good. It is told so, and takes it as final."""
+
+
+def refuse_unknown(_node: NodeId) -> Standing:
     """Let nobody speak to us whom we do not know of."""
-    return False
-
-
-def remember_nobody(_node: NodeId) -> bool:
-    """Know nothing of members that there were."""
-    return False
+    return Standing.UNKNOWN
 
 
 class Mesh:
     """One member's connections to its peers, on the running loop.
 
     ``urls`` are this member's own, for peers that do not know it yet. ``tls`` is for dialling https.
-    ``on_removed`` is called when a peer says that this member was removed. ``admits(node)`` says whether a
-    member of this cluster may speak to us before we know of it, which a member that lags behind the change
-    of membership needs (thesis 4.1). ``is_removed(node)`` says whether a member was removed for good, which
-    it is told then, and takes as final: that it is none at present is not enough, since what we know of the
-    members may be old. ``scratch`` is a directory for snapshots that come in; without it they are declined.
-    The listener is the caller's: put ``methods()`` on an RpcServer with ``server_limits``.
+    ``on_removed`` is called when a peer says that this member was removed. ``standing(node)`` says what a
+    member of this cluster is to us that is not among the peers; what we know of them may be old.
+    ``scratch`` is a directory for snapshots that come in; without it they are declined. The listener is
+    the caller's: put ``methods()`` on an RpcServer with ``server_limits``.
     """
 
     def __init__(
@@ -113,8 +120,7 @@ class Mesh:
         scratch: str | None = None,
         tls: ssl.SSLContext | None = None,
         limits: MeshLimits | None = None,
-        admits: Callable[[NodeId], bool] = refuse_unknown,
-        is_removed: Callable[[NodeId], bool] = remember_nobody,
+        standing: Callable[[NodeId], Standing] = refuse_unknown,
         on_removed: Callable[[], None] = take_no_notice,
     ) -> None:
         hello = own_hello(
@@ -123,8 +129,7 @@ class Mesh:
         self.limits = limits or MeshLimits()
         self._local = Local(hello=hello, env=env, tls=tls, log=log, limits=self.limits)
         self._handler = handler
-        self._admits = admits
-        self._is_removed = is_removed
+        self._standing = standing
         self._on_removed = on_removed
         self._supervisor = Supervisor(self._report)
         self._links: dict[NodeId, Link] = {}
@@ -329,11 +334,12 @@ class Mesh:
         node = hello.sender
         if node in self._links and node not in self._guests:
             return
-        if self._is_removed(node):
+        standing = self._standing(node)
+        if standing is Standing.REMOVED:
             raise Refused(REMOVED.format(node=node))
         if node in self._guests:
             return
-        if len(self._guests) >= self.limits.guests or not self._admits(node):
+        if standing is Standing.UNKNOWN or len(self._guests) >= self.limits.guests:
             raise Refused(f"member {node:x} is not known to member {self._local.member_id:x}")
 
     def stream_opened(self, hello: Hello) -> None:
