@@ -20,22 +20,6 @@ FIRST_SEED = {"recovery_not_synced": 40}
 PINNED = sorted((Path(__file__).parent / "regressions").glob("*.json"))
 
 
-@pytest.mark.parametrize("first", range(0, 24, 6))
-def test_one_member_under_faults(first: int) -> None:
-    for seed in range(first, first + 6):
-        outcome = run(draw_plan(draw_options(seed, members=1)))
-        assert outcome.problems == [], f"seed {seed}"
-        assert outcome.counts["ok"] > 20
-
-
-@pytest.mark.parametrize(("members", "first"), [(3, 0), (3, 3), (5, 100)])
-def test_clusters_under_faults(members: int, first: int) -> None:
-    for seed in range(first, first + (3 if members == 3 else 1)):
-        outcome = run(draw_plan(draw_options(seed, members=members, depth="direct")))
-        assert outcome.problems == [], f"seed {seed}"
-        assert outcome.counts["ok"] > 20
-
-
 def test_a_cluster_over_http2() -> None:
     outcome = run(draw_plan(draw_options(7, members=3, depth="full")))
     assert outcome.problems == []

@@ -61,6 +61,7 @@ class Revisions(QuietRule):
         super().__init__(report)
         self._acked = acked
         self._readable: dict[str, bool] = {}
+        self._newest_term = 0
 
     @override
     def opened(self, member: Member) -> None:
@@ -80,7 +81,11 @@ class Revisions(QuietRule):
             and core.commits_own_term
             and member.applier.applied_index >= core.commit_index
         )
-        if readable and not self._readable[member.name] and member.store.revision < self._acked():
+        if readable:
+            self._newest_term = max(self._newest_term, core.term)
+        # One that has a successor, and does not know it, may be behind: it serves no read.
+        is_news = readable and not self._readable[member.name] and core.term == self._newest_term
+        if is_news and member.store.revision < self._acked():
             text = (
                 f"leads at revision {member.store.revision}, and {self._acked()} was acknowledged"
             )

@@ -69,8 +69,7 @@ class Stranger(Machine):
             await asyncio.sleep(_STAYS_S)
 
     async def _speak(self, member: Member, guise: str) -> None:
-        hello = self._hello(member, guise)
-        if hello is None or self.loop is None or self.net is None or self.clock is None:
+        if self.loop is None or self.net is None or self.clock is None:
             return
         env = Env(
             clock=self.clock,
@@ -82,6 +81,11 @@ class Stranger(Machine):
         try:
             channel = await dial(url, env=env, tls=None, limits=MeshLimits(), timeout=_DIAL_S)
         except RpcError:
+            return
+        # Not before: one that has been started again meanwhile knows of no earlier lives.
+        hello = self._hello(member, guise)
+        if hello is None:
+            await channel.close()
             return
         self.calls += 1
         metadata = ((HELLO_KEY, encode_hello(hello)),)
