@@ -14,6 +14,7 @@ would believe itself alone.)
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -158,7 +159,7 @@ def founded(named: Mapping[str, tuple[Url, ...]], name: str, token: str) -> Begi
 async def find_beginning(
     config: Config, named: Mapping[str, tuple[Url, ...]], ask: AskMembers, log: Log
 ) -> Beginning:
-    """Return where this member, one of ``named``, comes from; others are asked one after the other.
+    """Return where this member, one of ``named``, comes from; all others are asked.
 
     Raises BootstrapError: nobody to join answers, the list does not fit the cluster that runs, or this
     very member is running already.
@@ -167,7 +168,7 @@ async def find_beginning(
         {str(url) for name, urls in named.items() if name != config.name for url in urls}
     )
     if config.initial_cluster_state == "existing":
-        running = await _ask_any(others, ask, log)
+        running = await _ask_all(others, ask, log)
         if running is None:
             raise BootstrapError(
                 "cannot fetch cluster info from peer urls: "
@@ -176,25 +177,33 @@ async def find_beginning(
         return joined(named, config.name, running)
     beginning = founded(named, config.name, config.initial_cluster_token)
     # Together with the other founders nobody is there yet, and that is fine.
-    running = await _ask_any(others, ask, log)
+    running = await _ask_all(others, ask, log)
     if running is not None:
         _check_not_running(beginning.identity.member_id, running)
     return beginning
 
 
-async def _ask_any(
+async def _ask_all(
     urls: Sequence[str], ask: AskMembers, log: Log
 ) -> rpc_pb2.MemberListResponse | None:
-    """Return the first answer that names members."""
-    for url in urls:
+    """Return the newest answer that names members; None if nobody gave one.
+
+    The first would do most of the time. But a member that lags behind may still list one that was here
+    before, at our URLs, and the id that we would take then is over.
+    """
+
+    async def answer_of(url: str) -> rpc_pb2.MemberListResponse | None:
         try:
-            answer = await ask(url)
+            return await ask(url)
         except (OSError, TimeoutError, RpcError) as error:
             log.warning("failed to get cluster response", address=url, error=str(error))
-            continue
-        if answer.members:
-            return answer
-    return None
+            return None
+
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(answer_of(url)) for url in urls]
+    answers = [task.result() for task in asked]
+    told = [answer for answer in answers if answer is not None and answer.members]
+    return max(told, key=lambda answer: answer.header.revision, default=None)
 
 
 def _check_not_running(own: int, running: rpc_pb2.MemberListResponse) -> None:

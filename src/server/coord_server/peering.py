@@ -44,7 +44,11 @@ if TYPE_CHECKING:
     from coord_server.storage.backend import View
 
 MEMBERS_KIND: Final = "members"
-"""The question by which one that wants to join learns who the members are; anyone may ask it."""
+"""The question by which one that wants to join learns who the members are; anyone may ask it.
+
+The revision in the answer's header is the index up to which the answering member has applied the log: of two
+lists the higher one is newer.
+"""
 
 _ASK_TIMEOUT_S: Final = 2.0
 
@@ -110,6 +114,7 @@ class Peering:
         report: Callable[[str, BaseException], None],
         on_removed: Callable[[], None],
     ) -> None:
+        self._applier = state.applier
         self._members: Members = state.applier.members
         self._identity: Identity = state.identity
         self._log = log
@@ -169,7 +174,9 @@ class Peering:
 
     async def _list_members(self, _request: bytes) -> bytes:
         header = rpc_pb2.ResponseHeader(
-            cluster_id=self._identity.cluster_id, member_id=self._identity.member_id
+            cluster_id=self._identity.cluster_id,
+            member_id=self._identity.member_id,
+            revision=self._applier.applied_index,
         )
         members = self._members.members()
         return rpc_pb2.MemberListResponse(header=header, members=members).SerializeToString()

@@ -206,6 +206,17 @@ async def test_an_added_member_finds_itself_by_its_urls() -> None:
     assert (applier.applied_index, applier.members.membership) == (0, Membership())
 
 
+async def test_an_added_member_believes_whoever_knows_most() -> None:
+    # One that lags behind still has the member that was here before, under the same URL.
+    before = pb.Member(ID=0xDEAD, peerURLs=ADDED.peerURLs)
+    old, new = (running(CLUSTER, *three_running(), member) for member in (before, ADDED))
+    old.header.revision, new.header.revision = 17, 19
+    for first, second in ((old, new), (new, old)):
+        peers = Peers({"http://127.0.0.1:42381": first, "http://127.0.0.1:42383": second})
+        beginning = await begin(*founder("d", FOUR), EXISTING, peers=peers)
+        assert beginning.identity.member_id == ADDED.ID
+
+
 @pytest.mark.parametrize(
     ("cluster", "reason"),
     [

@@ -27,10 +27,16 @@ if TYPE_CHECKING:
 
 HOST: Final = "10.0.7.1"
 _CALL_S: Final = 1.0
+# How long a sync takes on a leader's disk that hangs, and how long before a move it begins to.
+_HANG_S: Final = 0.8
+_BEFORE_S: Final = 0.6
 
 
 class Mover(ClientNode):
-    """The program. ``every_s`` is how long it waits on average between two moves."""
+    """The program. ``every_s`` is how long it waits on average between two moves.
+
+    ``hangs``: in half of the moves the disk of the leader hangs, so that what it has begun meets its successor.
+    """
 
     def __init__(
         self,
@@ -41,12 +47,14 @@ class Mover(ClientNode):
         *,
         depth: str,
         every_s: float,
+        hangs: bool,
     ) -> None:
         super().__init__(stage, HOST, hosts, (), journal, depth=depth, lease_ttl_s=1)
         self.is_on = every_s > 0
         """Until it is told to stop."""
         self._observer = observer
         self._every_s = every_s
+        self._hangs = hangs
         self._chance = Chance(stage.seed, "mover")
 
     @override
@@ -61,6 +69,10 @@ class Mover(ClientNode):
             others = [member for member in self._observer.members if member is not leader]
             if leader is None or not others:
                 continue
+            disk, hangs = leader.node.disk, self._hangs and self._chance.below(0.5)
+            if hangs:
+                disk.slow_s = _HANG_S
+                await asyncio.sleep(self._chance.uniform(0.0, _BEFORE_S))
             request = rpc_pb2.MoveLeaderRequest(targetID=self._chance.choice(others).id)
             carrier = self.carrier([leader.name])
             # It may not be the leader any more, and the target a learner, or behind.
@@ -68,3 +80,5 @@ class Mover(ClientNode):
                 path = rpcs.MAINTENANCE_MOVE_LEADER.path
                 await carrier.unary(path, request.SerializeToString(), timeout=_CALL_S)
             await carrier.close()
+            if hangs:
+                disk.slow_s = 0.0

@@ -161,6 +161,7 @@ class ServerNode(Machine):
                 Log(clock=self.clock, write=self._log, level=self._log_level()),
                 make_backend=lambda path: MemoryBackend(platter, f"{path}/journal"),
                 on_fatal=self._on_fatal,
+                on_removed=self._on_removed,
                 segment_bytes=self.options.segment_bytes,
                 on_opened=lambda state: self._observer.member_opened(self, state),
             )
@@ -193,6 +194,25 @@ class ServerNode(Machine):
 
     def _on_fatal(self, error: BaseException) -> None:
         self._exit_soon(error)
+
+    def _on_removed(self) -> None:
+        """End as the program does; who joins with an id that is over begins anew, as its log demands."""
+        scheduler = self.stage.scheduler
+        scheduler.trace.say(scheduler.moment(), self.name, "exits: it was removed")
+        scheduler.after(0.0, self._left, self.epoch)
+
+    def _left(self, epoch: int) -> None:
+        if self.epoch != epoch or not self.is_up:
+            return
+        member = self._observer.member(self.name)
+        has_run = member is not None and member.applier.applied_index > 0
+        self._end(power=False, mode=None)
+        if self.is_leaving:
+            return
+        if has_run:
+            self.stage.report("T1", self.name, "is told that it was removed, and it is a member")
+        self.wipe()
+        self._come_back(self.options.restart_max_s)
 
     def _exit_soon(self, error: BaseException) -> None:
         """Let the process end, as the program does with an exit code."""

@@ -97,6 +97,7 @@ class World:
             self.journal,
             depth=options.depth,
             every_s=options.moves_s,
+            hangs="disk" in options.faults,
         )
         self._machines = {machine.name: machine for machine in (*self.servers, *self.programs())}
         self._undo: dict[int, Callable[[], None]] = {}
