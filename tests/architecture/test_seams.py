@@ -18,7 +18,7 @@ WORLD_DOORS = {
     "src/server/coord_server/storage/disk.py": "the real Disk",
     "src/server/coord_server/storage/lmdb_backend.py": "wraps lmdb, which opens its own files",
     "src/server/coord_server/failpoints.py": "a failpoint may kill its own process",
-    "src/server/coord_server/__main__.py": "a program: signals and exit codes",
+    "src/server/coord_server/program.py": "a program: signals and exit codes",
 }
 
 # The one place that makes tasks outside a TaskGroup: it owns them.

@@ -10,13 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coord.rpc.http1 import (
-    Http1Connection,
-    Http1Limits,
-    Http1Request,
-    Http1Response,
-    Respond,
-)
+from coord.rpc.http1 import Http1Connection
+from coord.rpc.http1_messages import Http1Limits, Http1Request, Http1Response, Respond
 
 SMALL = Http1Limits(max_header_bytes=200, max_body_bytes=50, max_pipelined_bytes=100)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from coord.rpc.http1 import Http1Request, Http1Response
+from coord.rpc.http1_messages import Http1Request, Http1Response
 from coord_server import errors
 from coord_server.errors import ErrorSpec
 from coord_server.http import Health, Router, metrics_route, version_route

@@ -24,7 +24,7 @@ from coord.rpc.async_calls import AsyncCall, async_stream, async_unary
 from coord.rpc.calls import UnaryCall
 from coord.rpc.channel import Channel, ClientStream
 from coord.rpc.client_core import ClientConnection
-from coord.rpc.http1 import Http1Limits, Http1Request, Http1Response
+from coord.rpc.http1_messages import Http1Limits, Http1Request, Http1Response
 from coord.rpc.limits import CLIENT_LIMITS, SERVER_LIMITS, Limits
 from coord.rpc.memory import MemoryNet
 from coord.rpc.metadata import Metadata

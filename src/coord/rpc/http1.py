@@ -6,51 +6,18 @@ true and the output has gone. Requests of one connection are handled one after t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import h11
 
+from coord.rpc.http1_messages import Http1Limits, Http1Request, Http1Response
 
-@dataclass(frozen=True, slots=True)
-class Http1Request:
-    """A whole request: header names in lower case, values as text in Latin-1, body as it came."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-    method: str
-    target: str
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
+    from coord.rpc.http1_messages import Http1Handler
 
-    def header(self, name: str) -> str | None:
-        """Return the first value of a header, by its name in lower case."""
-        return next((value for key, value in self.headers if key == name), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Http1Response:
-    """An answer; Content-Length and Connection are added, and a HEAD's body is left out."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Http1Limits:
-    """Bounds of one connection, in bytes."""
-
-    # Request line and headers together: 431 beyond.
-    max_header_bytes: int = 16 * 1024
-    # Beyond: 413. A gateway request is base64 in JSON, so a third more than the gRPC message.
-    max_body_bytes: int = 2 * 1024 * 1024
-    # What may wait behind a request that is being answered; the connection is closed beyond.
-    max_pipelined_bytes: int = 64 * 1024
-
-
-Respond: TypeAlias = Callable[[Http1Response], None]
-Http1Handler: TypeAlias = Callable[[Http1Request, Respond], None]
 
 _FRAMING: Final = frozenset(("content-length", "transfer-encoding", "connection"))
 _WITHOUT_BODY: Final = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, cast
 from typing_extensions import override
 
 from coord.rpc.frames import PREFACE
-from coord.rpc.http1 import Http1Connection, Http1Handler, Http1Limits
 from coord.rpc.limits import SERVER_LIMITS, Limits
 from coord.rpc.server_core import ServerConnection
 from coord.rpc.service import PeerInfo, Registry
@@ -21,6 +20,8 @@ from coord.runtime import Address, Env, Listener, Supervisor
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
+
+    from coord.rpc.http1_messages import Http1Handler, Http1Limits
 
 # What the transport may hold before payload is kept back.
 _WRITE_HIGH_BYTES: Final = 256 * 1024
@@ -316,6 +317,9 @@ class _Http1Protocol(_Protocol):
 
     def __init__(self, server: RpcServer, handler: Http1Handler) -> None:
         super().__init__(server)
+        # Late: h11 is slow to load, and many a server never meets such a client.
+        from coord.rpc.http1 import Http1Connection
+
         self._conn = Http1Connection(handler, limits=server.http1_limits, wake=self._flush)
         self._is_draining = False
 

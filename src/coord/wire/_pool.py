@@ -8,7 +8,7 @@ descriptors at run time also carry no version stamp, so one wheel serves protobu
 
 from __future__ import annotations
 
-from importlib import resources
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pool, message_factory
@@ -49,7 +49,11 @@ def split_files(descriptor_set: bytes) -> Iterator[bytes]:
 
 def _build() -> descriptor_pool.DescriptorPool:
     pool = descriptor_pool.DescriptorPool()
-    for file in split_files(resources.files("coord.wire").joinpath(_DESCRIPTORS).read_bytes()):
+    # Not importlib.resources: every program that talks to a store would wait 10 ms for it.
+    data = pkgutil.get_data("coord.wire", _DESCRIPTORS)
+    if data is None:
+        raise ImportError(f"coord.wire: the loader of this package cannot read {_DESCRIPTORS}")
+    for file in split_files(data):
         pool.AddSerializedFile(file)
     return pool
 

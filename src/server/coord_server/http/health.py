@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from coord.rpc.http1 import Http1Response
+from coord.rpc.http1_messages import Http1Response
 from coord_server.http.routes import only_get, plain
 
 if TYPE_CHECKING:

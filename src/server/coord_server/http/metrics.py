@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coord.rpc.http1 import Http1Response
+from coord.rpc.http1_messages import Http1Response
 
 if TYPE_CHECKING:
     from coord_server.http.routes import Handler, Request, Respond

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 from urllib.parse import parse_qs, urlsplit
 
-from coord.rpc.http1 import Http1Response
+from coord.rpc.http1_messages import Http1Response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from coord.rpc.http1 import Http1Request
+    from coord.rpc.http1_messages import Http1Request
 
 Respond: TypeAlias = Callable[[Http1Response], None]
 
