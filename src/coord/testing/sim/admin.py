@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 HOST: Final = "10.0.3.1"
 _CALL_S: Final = 3.0
 _PAUSE_S: Final = 0.3
+# How long it waits for word that a member was added before it starts that on a guess.
+_SURE_S: Final = 20.0
 
 
 class Admin(ClientNode):
@@ -56,6 +58,8 @@ class Admin(ClientNode):
         self.sizes: set[int] = set()
         """The numbers of members, learners included, that it has seen."""
         self._removed: set[int] = set()
+        # The hosts of the members as they were listed last.
+        self._listed: list[str] = []
         self._servers = {server.name: server for server in servers}
         self._observer = observer
         self._orders: list[Fault] = []
@@ -110,18 +114,16 @@ class Admin(ClientNode):
 
         A list that is not linearizable may be old, and is there also without a quorum.
         """
+        request = rpc_pb2.MemberListRequest(linearizable=linearizable)
         while True:
-            try:
-                request = rpc_pb2.MemberListRequest(linearizable=linearizable)
-                listed = await self._call(rpcs.CLUSTER_MEMBER_LIST, request)
-            except RpcError:
-                await asyncio.sleep(_PAUSE_S)
-            else:
+            listed = await self._try(rpcs.CLUSTER_MEMBER_LIST, request)
+            if listed is not None:
                 return self._by_host(listed.members)
 
     def _by_host(self, listed: Iterable[rpc_pb2.Member]) -> dict[str, rpc_pb2.Member]:
         members = {_host(m): m for m in listed if m.ID not in self._removed}
         self.sizes.add(len(members))
+        self._listed = list(members)
         return members
 
     async def _move(self, host: str) -> None:
@@ -180,26 +182,27 @@ class Admin(ClientNode):
             members = await self._members()
             if host not in members:
                 self._removed.add(number)
-                self._tell_newcomers(members)
+                self._tell_newcomers(set(members))
 
     async def _join(self, host: str, *, as_learner: bool) -> None:
         """Add a member and start it; a learner is made a voter when it is ready."""
         url = f"http://{host}:{PEER_PORT}"
         request = rpc_pb2.MemberAddRequest(peerURLs=[url], isLearner=as_learner)
-        members: dict[str, rpc_pb2.Member] = {}
-        while host not in members:
-            added = await self._try(rpcs.CLUSTER_MEMBER_ADD, request)
-            if added is not None:
-                members = self._by_host(added.members)
-            else:
-                # The second of two voters has a say before it runs: without it there is no quorum to ask.
-                # An old list does not have it, and who has it has everything before it.
-                members = await self._members(linearizable=False)
-        node = self._servers[host]
-        node.config = replace(node.config, initial_cluster_state="existing")
-        self._tell_newcomers(members)
-        node.is_leaving = node.is_retired = False
-        node.start()
+        hosts = set(self._listed)
+        doubts_from = self.stage.scheduler.now + _SURE_S
+        while host not in hosts:
+            answer = await self._try(rpcs.CLUSTER_MEMBER_ADD, request)
+            if answer is None:
+                # The second of two voters has a say before it runs: without it there is no quorum to ask. An
+                # old list does not have it, and who has it has everything before it.
+                old = rpc_pb2.MemberListRequest(linearizable=False)
+                answer = await self._try(rpcs.CLUSTER_MEMBER_LIST, old)
+            if answer is not None:
+                hosts = set(self._by_host(answer.members))
+            elif self.stage.scheduler.now > doubts_from:
+                # Whoever added it may have been started again since, and serve nobody before it runs.
+                self._let_in(host, hosts | {host})
+        self._let_in(host, hosts)
         while as_learner:
             member = (await self._members())[host]
             as_learner = member.isLearner
@@ -207,9 +210,17 @@ class Admin(ClientNode):
                 promotion = rpc_pb2.MemberPromoteRequest(ID=member.ID)
                 await self._try(rpcs.CLUSTER_MEMBER_PROMOTE, promotion)
 
-    def _tell_newcomers(self, members: dict[str, rpc_pb2.Member]) -> None:
+    def _let_in(self, host: str, hosts: set[str]) -> None:
+        """Start a member that was added, or perhaps was; if it was not, it says so and tries again."""
+        node = self._servers[host]
+        node.config = replace(node.config, initial_cluster_state="existing")
+        self._tell_newcomers(hosts)
+        node.is_leaving = node.is_retired = False
+        node.start()
+
+    def _tell_newcomers(self, hosts: set[str]) -> None:
         """Correct the flags of those who join: one that has not started yet needs the members of now."""
-        cluster = ",".join(f"{each}=http://{each}:{PEER_PORT}" for each in sorted(members))
+        cluster = ",".join(f"{each}=http://{each}:{PEER_PORT}" for each in sorted(hosts))
         for node in self._servers.values():
             if node.config.initial_cluster_state == "existing":
                 node.config = replace(node.config, initial_cluster=cluster)
