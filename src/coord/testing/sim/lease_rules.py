@@ -30,6 +30,15 @@ def _in_force(term: int, data: bytes) -> Iterator[tuple[int, bytes]]:
             yield inner, request
 
 
+def _out_of_force(term: int, data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Return the operations of an entry that were meant for another term than its own."""
+    for kind, payload in decode_batch(data):
+        if kind == OpKind.IN_TERM:
+            meant, inner, request = decode_in_term(payload)
+            if meant != term:
+                yield inner, request
+
+
 class LeaseTerm(QuietRule):
     """L1: no lease expires before its TTL has passed since its last acked renewal was sent.
 
@@ -103,7 +112,7 @@ class LeaseTerm(QuietRule):
 class LeaseRest(QuietRule):
     """L1, the other end: a new primary gives a lease what was left at the last checkpoint, and no more.
 
-    What was left is taken from the log, not from what members make of it.
+    L2: a checkpoint of one who did not lead any more changes nothing. What was left is taken from the log, not from what members make of it.
     """
 
     def __init__(self, report: Callable[[str, str, str], None]) -> None:
@@ -125,6 +134,14 @@ class LeaseRest(QuietRule):
             if kind == OpKind.LEASE_CHECKPOINT:
                 for rest in rpc_pb2.LeaseCheckpointRequest.FromString(payload).checkpoints:
                     self._left[rest.ID] = rest.remaining_TTL
+        lessor = member.lessor
+        for kind, payload in _out_of_force(term, data):
+            if kind == OpKind.LEASE_CHECKPOINT:
+                for rest in rpc_pb2.LeaseCheckpointRequest.FromString(payload).checkpoints:
+                    left = self._left.get(rest.ID, 0)
+                    if lessor.exists(rest.ID) and lessor.checkpointed(rest.ID) != left:
+                        text = f"has {rest.remaining_TTL} s left of lease {rest.ID:x} as one said that did not lead"
+                        self.report("L2", member.name, text)
 
     @override
     def stepped(self, member: Member) -> None:
