@@ -282,11 +282,11 @@ def test_fragments_lost_with_the_connection_were_never_delivered() -> None:
 # Compaction.
 
 
-def compaction(revision: int, *, begun: int, done: int) -> list[Record]:
+def compaction(revision: int, *, begun: int, done: int, at: int = LAST - 1) -> list[Record]:
     request = rpc_pb2.CompactionRequest(revision=revision).SerializeToString()
     return [
         Call(id=9, client="c", ts=begun, op="Compact", request=request),
-        Return(id=9, ts=done, status="ok", revision=LAST),
+        Return(id=9, ts=done, status="ok", revision=at),
     ]
 
 
@@ -304,6 +304,12 @@ def test_a_watch_from_before_the_compaction_is_ended() -> None:
     assert rules([*done, *watched(everything(start=8))]) == set()
     quiet = replace(everything(start=3), key=b"none", end=b"")
     assert rules([*done, *watched(quiet)]) == {"compacted"}
+
+
+def test_a_watch_on_a_member_that_lags_behind_a_compaction_may_begin_before_it() -> None:
+    # All that the member had reached when the watch was opened may be from before the compaction.
+    done = compaction(8, begun=0, done=0, at=LAST)
+    assert rules([*done, *watched(everything(start=3))]) == set()
 
 
 def test_a_watch_that_lags_behind_a_compaction_may_be_ended() -> None:

@@ -84,7 +84,7 @@ def check_watches(
                 compactions[record.id] = request.revision
                 reference.compaction_begins(record.ts, request.revision)
             case Return() if record.id in compactions and record.status == "ok":
-                reference.compaction_done(record.ts, compactions[record.id])
+                reference.compaction_done(record.ts, compactions[record.id], record.revision)
             case _:
                 pass
     for life in lives.values():
@@ -104,7 +104,7 @@ class _Reference:
         self.text = text
         self.revisions = [change.revision for change in changes]
         self._begun: list[tuple[int, int]] = []
-        self._done: list[tuple[int, int]] = []
+        self._done: list[tuple[int, int, int]] = []
         self._versions: dict[bytes, list[tuple[int, Version | None]]] = {}
         for change in changes:
             self._versions.setdefault(change.key, []).append((change.revision, change.now))
@@ -112,16 +112,21 @@ class _Reference:
     def compaction_begins(self, ts: int, revision: int) -> None:
         self._begun.append((ts, revision))
 
-    def compaction_done(self, ts: int, revision: int) -> None:
-        self._done.append((ts, revision))
+    def compaction_done(self, ts: int, revision: int, at: int) -> None:
+        self._done.append((ts, revision, at))
 
     def may_be_compacted(self, ts: int) -> int:
         """Return the highest compaction that had been asked for by then."""
         return max((revision for begun, revision in self._begun if begun <= ts), default=-1)
 
-    def is_compacted(self, ts: int) -> int:
-        """Return the highest compaction that was certainly done by then."""
-        return max((revision for done, revision in self._done if done <= ts), default=-1)
+    def is_compacted(self, ts: int, reached: int) -> int:
+        """Return the highest compaction that was certainly done by then, on a member that had ``reached``.
+
+        A watch may be opened on a member that lags behind: it knows of the compaction for sure only once
+        it has a revision that came later.
+        """
+        known = (each for done, each, at in self._done if done <= ts and at < reached)
+        return max(known, default=-1)
 
     def between(self, first: int, last: int) -> Sequence[Change]:
         """Return the changes of a span of revisions, both ends included."""
@@ -296,7 +301,9 @@ class _Check:
     def _check_end(self) -> None:
         ended = self._life.ended
         start = self._opened.start
-        if 0 < start < self._reference.is_compacted(self._opened.ts):
+        created = next((r for r in self._life.responses if r.created), None)
+        reached = 0 if created is None else created.revision
+        if 0 < start < self._reference.is_compacted(self._opened.ts, reached):
             if self._events:
                 self._report("compacted", "events of a watch from before the compaction")
             elif ended is not None and ended.reached and not ended.compact_revision:
