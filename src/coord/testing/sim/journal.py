@@ -32,7 +32,7 @@ class Journal:
         self.counts: dict[Status, int] = {"ok": 0, "fail": 0, "info": 0}
         self.overlapped = 0
         """Calls that began while another was open."""
-        self.on_renewed: Callable[[int, float], None] | None = None
+        self.on_renewed: tuple[Callable[[int, float], None], ...] = ()
         """Hears of every answered renewal: the lease, and when it was sent."""
         self.on_gone: Callable[[int], None] | None = None
         """Hears of every renewal that was answered with TTL 0."""
@@ -88,8 +88,8 @@ class Journal:
 
     def renewed(self, lease: int, sent_at: float, ttl_s: float) -> None:
         """Note that a grant or renewal that was sent then was answered with this TTL."""
-        if self.on_renewed is not None:
-            self.on_renewed(lease, sent_at)
+        for look in self.on_renewed:
+            look(lease, sent_at)
         known = self._leases.get(lease)
         if known is None or known[0] < sent_at:
             self._leases[lease] = (sent_at, ttl_s)

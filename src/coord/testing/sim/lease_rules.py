@@ -112,14 +112,25 @@ class LeaseTerm(QuietRule):
 class LeaseRest(QuietRule):
     """L1, the other end: a new primary gives a lease what was left at the last checkpoint, and no more.
 
-    L2: a checkpoint of one who did not lead any more changes nothing. What was left is taken from the log, not from what members make of it.
+    A renewal that is answered leaves no checkpoint from before it. L2: a checkpoint of one who did not lead
+    any more changes nothing. What was left is taken from the log, not from what members make of it.
     """
 
-    def __init__(self, report: Callable[[str, str, str], None]) -> None:
+    def __init__(self, report: Callable[[str, str, str], None], now: Callable[[], float]) -> None:
         super().__init__(report)
+        self._now = now
         self._looked_at = 0
         self._left: dict[int, int] = {}
+        # When the last checkpoint of a lease was first applied anywhere.
+        self._left_since: dict[int, float] = {}
         self._primaries: dict[str, int] = {}
+
+    def renewed(self, lease: int, sent_at: float) -> None:
+        """Look at a renewal that was answered."""
+        left = self._left.get(lease, 0)
+        if left and self._left_since[lease] < sent_at:
+            text = f"lease {lease:x} was renewed, and the next primary would still give it {left} s"
+            self.report("L1", "", text)
 
     @override
     def opened(self, member: Member) -> None:
@@ -134,6 +145,7 @@ class LeaseRest(QuietRule):
             if kind == OpKind.LEASE_CHECKPOINT:
                 for rest in rpc_pb2.LeaseCheckpointRequest.FromString(payload).checkpoints:
                     self._left[rest.ID] = rest.remaining_TTL
+                    self._left_since[rest.ID] = self._now()
         lessor = member.lessor
         for kind, payload in _out_of_force(term, data):
             if kind == OpKind.LEASE_CHECKPOINT:

@@ -108,7 +108,8 @@ class World:
     def _rules(self) -> list[Rule]:
         report, journal = self.stage.report, self.journal
         leases = LeaseTerm(report, self.scheduler.moment, journal.promised)
-        journal.on_renewed = leases.renewed
+        rest = LeaseRest(report, self.scheduler.moment)
+        journal.on_renewed = (leases.renewed, rest.renewed)
         journal.on_gone = leases.gone
         return [
             OneLeader(report),
@@ -120,7 +121,7 @@ class World:
             Revisions(report, lambda: journal.acked_revision),
             Attached(report),
             leases,
-            LeaseRest(report),
+            rest,
             Bounds(report),
         ]
 
