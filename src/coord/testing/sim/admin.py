@@ -12,9 +12,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from coord.rpc.status import RpcError
+from coord.runtime import start_task
 from coord.testing.sim.chance import Chance
 from coord.testing.sim.client_node import ClientNode
 from coord.testing.sim.options import MOST_MEMBERS
+from coord.testing.sim.scripts import Op
 from coord.testing.sim.server_node import PEER_PORT
 from coord.wire import methods as rpcs
 from coord.wire import rpc_pb2
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 HOST: Final = "10.0.3.1"
 _CALL_S: Final = 3.0
 _PAUSE_S: Final = 0.3
+# How many write beside a removal, and how often each.
+_WRITERS: Final = 6
+_WRITES: Final = 3
 # How long it waits for word that a member was added before it starts that on a guess.
 _SURE_S: Final = 20.0
 
@@ -63,6 +68,7 @@ class Admin(ClientNode):
         self._servers = {server.name: server for server in servers}
         self._observer = observer
         self._orders: list[Fault] = []
+        self._written = 0
         self._chance = Chance(stage.seed, "operator")
 
     def order(self, fault: Fault) -> None:
@@ -175,6 +181,7 @@ class Admin(ClientNode):
     async def _remove(self, host: str, members: dict[str, rpc_pb2.Member]) -> None:
         """Ask for the end of a membership until it has ended."""
         self._servers[host].is_leaving = True
+        self._scribble()
         while host in members:
             number = members[host].ID
             request = rpc_pb2.MemberRemoveRequest(ID=number)
@@ -209,6 +216,22 @@ class Admin(ClientNode):
             if as_learner:
                 promotion = rpc_pb2.MemberPromoteRequest(ID=member.ID)
                 await self._try(rpcs.CLUSTER_MEMBER_PROMOTE, promotion)
+
+    def _scribble(self) -> None:
+        """Write a little, many at a time, so that a change of membership has company in the log."""
+        leader = self._observer.leader()
+        if leader is None:
+            return
+        for number in range(_WRITERS):
+            start_task(self._write(leader.name, number), name=f"operator writes {number}")
+
+    async def _write(self, host: str, number: int) -> None:
+        carrier = self.carrier([host])
+        for _ in range(_WRITES):
+            self._written += 1
+            op = Op(id=self._written, client=HOST, op="put", key=number, after=0.0, timeout=_CALL_S)
+            await self._do(carrier, op)
+        await carrier.close()
 
     def _let_in(self, host: str, hosts: set[str]) -> None:
         """Start a member that was added, or perhaps was; if it was not, it says so and tries again."""
