@@ -170,10 +170,14 @@ class Member:
         self.scheme = "http" if tls is None else "https"
 
     async def connected(self, *nodes: NodeId) -> None:
-        """Wait until messages to and from all of these members pass."""
+        """Wait until messages to all of these members pass."""
         await self.heard.until(
             lambda: all(self.mesh.active_since(node) is not None for node in nodes)
         )
+
+    async def called_by(self, *nodes: NodeId) -> None:
+        """Wait until messages from all of these members pass."""
+        await self.heard.until(lambda: all(map(self.mesh.has_stream_from, nodes)))
 
     async def stop(self) -> None:
         """An orderly end."""
@@ -210,7 +214,9 @@ async def cluster(
             await member.listen()
         introduce(*members)
         for member in members:
-            await member.connected(*(node for node in nodes if node != member.node))
+            others = [node for node in nodes if node != member.node]
+            await member.connected(*others)
+            await member.called_by(*others)
         yield members
     finally:
         for member in members:

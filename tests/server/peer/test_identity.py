@@ -11,7 +11,7 @@ import pytest
 from coord.rpc import Channel, MemoryNet, RpcError, StatusCode
 from coord.rpc.channel import ClientStream
 from coord_server.peer import Hello, MeshLimits, Standing
-from coord_server.peer.handshake import HELLO_KEY, encode_hello
+from coord_server.peer.handshake import HELLO_KEY, decode_hello, encode_echo, encode_hello
 from coord_server.peer.link import STREAM_PATH
 from coord_server.peer.packet import PeerMessage, pack
 from coord_server.raft import (
@@ -61,7 +61,9 @@ async def stream(channel: Channel, hello: Hello | bytes | None) -> ClientStream:
     metadata = () if data is None else ((HELLO_KEY, data),)
     opened = channel.open_stream(STREAM_PATH, metadata=metadata)
     async with asyncio.timeout(PATIENCE_S):
-        assert await opened.receive() is not None
+        welcome = await opened.receive()
+    assert welcome is not None
+    opened.send(encode_echo(decode_hello(welcome).incarnation))
     return opened
 
 
@@ -124,12 +126,33 @@ async def test_whoever_does_not_fit_is_refused(
     await channel.close()
 
 
+async def test_a_hello_that_comes_late_does_not_outlive_its_sender(one: Member) -> None:
+    """The network has kept it back: what sent it is dead, and whoever lives has been heard already."""
+    after = await dialled(one)
+    new = await stream(after, replace(GOOD, incarnation=9))
+    await one.heard.until_logged("peer has connected", "9")
+    before = await dialled(one)
+    late = before.open_stream(STREAM_PATH, metadata=((HELLO_KEY, encode_hello(GOOD)),))
+    async with asyncio.timeout(PATIENCE_S):
+        assert await late.receive() is not None
+    say(late, beat(N2, N1, 1))  # no answer to the hello
+    assert (await end_of(late)).code is StatusCode.INVALID_ARGUMENT
+    say(new, beat(N2, N1, 2))
+    await one.heard.until(lambda: one.heard.numbers() == [2])
+    again = await stream(await dialled(one), replace(GOOD, incarnation=9))
+    say(again, beat(N2, N1, 3))
+    await one.heard.until(lambda: one.heard.numbers() == [2, 3])
+    for channel in (before, after):
+        await channel.close()
+
+
 async def test_messages_of_an_earlier_life_have_no_effect(one: Member) -> None:
     before, after = await dialled(one), await dialled(one)
     old = await stream(before, GOOD)
     say(old, beat(N2, N1, 1))
     await one.heard.until(lambda: one.heard.numbers() == [1])
     new = await stream(after, replace(GOOD, incarnation=78))
+    await one.heard.until_logged("peer has connected", "4e")
     say(old, beat(N2, N1, 2))
     assert (await end_of(old)).code is StatusCode.ABORTED
     with pytest.raises(RpcError, match="incarnation 4d is over"):

@@ -186,6 +186,7 @@ async def test_silence_is_noticed_at_both_ends() -> None:
             two.mesh.set_peers({N1: [one.url]})
             one.mesh.set_peers({N2: [f"http://{proxy.endpoint}"]})
             await one.connected(N2)
+            await two.called_by(N1)
             proxy.hold_requests()
             proxy.hold_answers()
             await one.heard.until(lambda: (N2, False) in one.heard.lost)

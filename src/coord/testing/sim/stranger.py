@@ -7,6 +7,7 @@ a leader that nobody has elected. Members must refuse it before they look at any
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,13 @@ from coord.testing.sim.chance import Chance
 from coord.testing.sim.env import NodeOffload
 from coord.testing.sim.machine import Machine
 from coord.testing.sim.server_node import PEER_PORT
-from coord_server.peer.handshake import HELLO_KEY, Hello, encode_hello
+from coord_server.peer.handshake import (
+    HELLO_KEY,
+    Hello,
+    decode_hello,
+    encode_echo,
+    encode_hello,
+)
 from coord_server.peer.limits import MeshLimits
 from coord_server.peer.link import STREAM_PATH
 from coord_server.peer.local import dial
@@ -90,6 +97,11 @@ class Stranger(Machine):
         self.calls += 1
         metadata = ((HELLO_KEY, encode_hello(hello)),)
         stream = channel.open_stream(STREAM_PATH, metadata=metadata)
+        with contextlib.suppress(RpcError, TimeoutError):
+            async with asyncio.timeout(_STAYS_S):
+                welcome = await stream.receive()
+            if welcome is not None:
+                stream.send(encode_echo(decode_hello(welcome).incarnation))
         for data, _ in pack(_lies(hello.sender, NodeId(member.id), member.core.term)):
             stream.send(data)
         await asyncio.sleep(_STAYS_S)

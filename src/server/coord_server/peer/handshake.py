@@ -27,6 +27,7 @@ HELLO_KEY: Final = "coord-peer-bin"
 _MAGIC: Final = b"coordpeer"
 _OPENING: Final = struct.Struct(f">{len(_MAGIC)}sB")
 _IDS: Final = struct.Struct(">QQQQ")
+_ECHO: Final = struct.Struct(">Q")
 # What of the sender's URLs fits into a header beside the rest.
 _MAX_URLS_BYTES: Final = 4096
 # Earlier lives of one member that are remembered. A packet of an older one would have to be on its way
@@ -97,6 +98,11 @@ def decode_hello(data: bytes) -> Hello:
     return Hello(cluster_id=cluster_id, sender=sender, to=to, incarnation=incarnation, urls=urls)
 
 
+def encode_echo(incarnation: int) -> bytes:
+    """Return what opens a stream for good: the life of the receiver, as its hello has told it."""
+    return _ECHO.pack(incarnation)
+
+
 def hello_of(head: RequestHead) -> Hello:
     """Return the hello of a call. Raises RpcError for a call without a sound one."""
     data = head.first(HELLO_KEY)
@@ -119,12 +125,16 @@ class Lives:
         """Return the newest known life of a member."""
         return self._present.get(node)
 
-    def begin(self, node: NodeId, incarnation: int) -> None:
-        """Note who speaks for a member now. Raises Refused for a life that is over."""
+    def check(self, node: NodeId, incarnation: int) -> None:
+        """Raise Refused for a life that is over."""
         if incarnation in self._past.get(node, ()):
             raise Refused(
                 f"member {node:x} has been started again since; incarnation {incarnation:x} is over"
             )
+
+    def begin(self, node: NodeId, incarnation: int) -> None:
+        """Note who speaks for a member now. Raises Refused for a life that is over."""
+        self.check(node, incarnation)
         present = self._present.get(node)
         if present is not None and present != incarnation:
             self._past.setdefault(node, deque(maxlen=_REMEMBERED)).append(present)

@@ -1,7 +1,9 @@
 """The streams and calls that peers make to us: who may, and what they bring.
 
 Of each peer there is one stream. A new one takes the place of the old, which then is silent: a peer that
-dials again has given up what it had.
+dials again has given up what it had. But not before it has answered our hello, with the number of our life:
+what a network has kept back for seconds may be the hello of a process that is dead, and of two lives that
+we hear of for the first time nobody could tell which one is newer.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from coord_server.peer.handshake import (
     Lives,
     Refused,
     check_cluster,
+    encode_echo,
     encode_hello,
     hello_of,
 )
@@ -57,6 +60,7 @@ class Incoming:
         self._owner = owner
         self._lives = Lives()
         self._streams: dict[NodeId, ServerStream] = {}
+        self._opening: dict[ServerStream, NodeId] = {}
         self._is_closed = False
 
     def method(self) -> Method:
@@ -75,11 +79,14 @@ class Incoming:
         try:
             check_cluster(hello, self._local.hello)
             self._owner.check_peer(hello)
-            self._lives.begin(hello.sender, hello.incarnation)
+            self._lives.check(hello.sender, hello.incarnation)
         except Refused as error:
-            self._local.tell_once(hello.sender, "refused a peer", str(error))
-            raise RpcError(StatusCode.FAILED_PRECONDITION, str(error)) from error
+            raise self._refusal(hello, error) from error
         return hello
+
+    def _refusal(self, hello: Hello, error: Refused) -> RpcError:
+        self._local.tell_once(hello.sender, "refused a peer", str(error))
+        return RpcError(StatusCode.FAILED_PRECONDITION, str(error))
 
     def _on_stream(self, stream: ServerStream) -> None:
         try:
@@ -87,15 +94,31 @@ class Incoming:
         except RpcError as error:
             stream.abort(error.code, error.message)
             return
+        self._opening[stream] = hello.sender
+        stream.on_message = lambda data: self._on_echo(stream, hello, data)
+        stream.on_half_close = stream.finish
+        stream.on_closed = lambda: self._on_closed(stream, hello.sender)
+        stream.send(encode_hello(self._local.hello_to(hello.sender)))
+
+    def _on_echo(self, stream: ServerStream, hello: Hello, data: bytes) -> None:
+        """Take a stream for the peer's: it has our hello, so it lives now."""
         node, incarnation = hello.sender, hello.incarnation
+        if data != encode_echo(self._local.hello.incarnation):
+            stream.abort(StatusCode.INVALID_ARGUMENT, "the peer does not answer the hello it got")
+            return
+        try:
+            self._owner.check_peer(hello)
+            self._lives.begin(node, incarnation)
+        except Refused as error:
+            refusal = self._refusal(hello, error)
+            stream.abort(refusal.code, refusal.message)
+            return
+        self._opening.pop(stream, None)
         old = self._streams.get(node)
         self._streams[node] = stream
         if old is not None:
             old.abort(StatusCode.ABORTED, "a newer stream has taken the place of this one")
         stream.on_message = lambda data: self._on_packet(stream, node, incarnation, data)
-        stream.on_half_close = stream.finish
-        stream.on_closed = lambda: self._on_closed(stream, node)
-        stream.send(encode_hello(self._local.hello_to(node)))
         self._owner.stream_opened(hello)
 
     def _on_packet(self, stream: ServerStream, node: NodeId, incarnation: int, data: bytes) -> None:
@@ -114,6 +137,7 @@ class Incoming:
             stream.abort(StatusCode.INVALID_ARGUMENT, str(error))
 
     def _on_closed(self, stream: ServerStream, node: NodeId) -> None:
+        self._opening.pop(stream, None)
         if self._streams.get(node) is stream:
             del self._streams[node]
             conn = stream.conn
@@ -122,13 +146,15 @@ class Incoming:
     def drop(self, node: NodeId) -> None:
         """End a peer's stream: it is no peer any more."""
         self._lives.forget(node)
-        stream = self._streams.pop(node, None)
-        if stream is not None:
+        opening = [stream for stream, sender in self._opening.items() if sender == node]
+        opened = self._streams.pop(node, None)
+        for stream in (*opening, *([] if opened is None else [opened])):
             stream.abort(StatusCode.FAILED_PRECONDITION, f"member {node:x} is not in the cluster")
 
     def close(self) -> None:
         """End all streams, and take no more."""
         self._is_closed = True
-        streams, self._streams = self._streams, {}
-        for stream in streams.values():
+        streams = [*self._opening, *self._streams.values()]
+        self._opening, self._streams = {}, {}
+        for stream in streams:
             stream.abort(StatusCode.UNAVAILABLE, STOPPING)

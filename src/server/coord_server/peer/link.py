@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from coord.rpc.status import RpcError, StatusCode
 from coord_server.peer.codec import DecodeError
-from coord_server.peer.handshake import REMOVED, Hello, Refused, check_cluster, decode_hello
+from coord_server.peer.handshake import (
+    REMOVED,
+    Hello,
+    Refused,
+    check_cluster,
+    decode_hello,
+    encode_echo,
+)
 from coord_server.peer.local import unavailable
 from coord_server.peer.packet import PACKET_OVERHEAD, PeerMessage, pack
 
@@ -230,6 +237,7 @@ class Link:
             if str(refusal) == REMOVED.format(node=self._local.member_id):
                 self._owner.told_removed()
             return False
+        stream.send(encode_echo(hello.incarnation))
         self._up(channel, stream, url, hello.incarnation)
         try:
             error = await ended
