@@ -23,6 +23,7 @@ class _Place:
     def __init__(self, leader: str | None) -> None:
         self.leader_name = leader
         self.met: list[str] = []
+        self.is_healed = False
         self.scheduler = self
         self.trace = Trace()
         self.now = 0.0

@@ -29,6 +29,8 @@ class Field(Protocol):
     net: SimNet
     admin: Admin
     stranger: Stranger
+    is_healed: bool
+    """Whether all faults are over, those too that are still to begin."""
 
     def machine(self, name: str) -> Machine:
         """Return a machine by its name."""
@@ -58,7 +60,9 @@ Pairs = list[tuple[str, str]]
 
 
 def strike(world: Field, fault: Fault) -> None:
-    """Let a fault happen now."""
+    """Let a fault happen now, unless all are over."""
+    if world.is_healed:
+        return
     leader = world.leader_name if fault.args.get("leader") else None
     if leader is not None:
         fault = replace(fault, on=(leader,))
@@ -103,6 +107,8 @@ def _swizzle(world: Field, fault: Fault, pairs: Pairs) -> None:
         lasts = half + chance.uniform(0.0, half)
 
         def block(pair: tuple[str, str] = pair, lasts: float = lasts) -> None:
+            if world.is_healed:
+                return
             world.net.block([pair])
             world.until_healed(lasts, lambda: world.net.unblock([pair], resend=False))
 

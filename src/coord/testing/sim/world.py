@@ -100,6 +100,7 @@ class World:
             hangs="disk" in options.faults,
         )
         self._machines = {machine.name: machine for machine in (*self.servers, *self.programs())}
+        self.is_healed = False
         self._undo: dict[int, Callable[[], None]] = {}
         self._next_undo = 0
         self.scheduler.on_step = self.observer.step
@@ -230,6 +231,7 @@ class World:
 
     def heal(self) -> None:
         """End all faults, and start every member that is not gone for good."""
+        self.is_healed = True
         for number in list(self._undo):
             self._take_back(number)
         self.net.shape(self.calm)
