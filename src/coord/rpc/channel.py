@@ -90,7 +90,7 @@ class Channel:
     ``authority`` goes into requests, ``server_name`` is what the server's certificate must be
     for. ``on_closed(error)`` is called once when a connection that was made has ended, unless
     by ``close``; the calls have been told by then. With ``writes_at_once`` what is flushed goes to the
-    operating system in the call, and not when the loop comes round.
+    operating system in the call, and not when the loop comes round; TLS takes no notice of it.
     """
 
     def __init__(
@@ -114,8 +114,9 @@ class Channel:
         self._limits = limits
         self._user_agent = user_agent
         self._on_closed = on_closed
-        # uvloop writes in the call when more would be held than the limit.
-        self._held_bytes = 0 if writes_at_once else _WRITE_HIGH_BYTES
+        # uvloop writes in the call when more would be held than the limit. Transports of TLS call a buffer
+        # that is empty as full as this limit, and would have us pause for nothing.
+        self._held_bytes = 0 if writes_at_once and tls is None else _WRITE_HIGH_BYTES
         self._protocol: _ChannelProtocol | None = None
         self._conn: ClientConnection | None = None
         self._is_closed = False

@@ -64,8 +64,11 @@ async def test_members_talk_under_tls(files: Files) -> None:
     assert one.url.startswith("https://")
     await one.connected(N2)
     await two.connected(N1)
-    one.mesh.send([beat(N1, N2, 1)])
-    await two.heard.until(lambda: two.heard.numbers() == [1])
+    # Each on its own: what one write leaves behind must not hold up the next.
+    for number in range(1, 9):
+        one.mesh.send([beat(N1, N2, number)])
+        await two.heard.until(lambda: len(two.heard.messages) == number)  # noqa: B023 - called at once
+    assert two.heard.numbers() == list(range(1, 9))
     await two.kill()
     await one.heard.until(lambda: one.heard.lost.count((N2, True)) == 2)
     await one.stop()
