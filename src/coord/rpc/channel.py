@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 from typing_extensions import override
 
 from coord._version import __version__
+from coord.rpc.admission import PeerRefused, admission_of, peer_of
 from coord.rpc.calls import CallStream, UnaryCall
 from coord.rpc.client_core import ClientConnection
 from coord.rpc.limits import CLIENT_LIMITS, Limits
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from coord.rpc.admission import Admit
     from coord.rpc.metadata import Metadata
     from coord.runtime import Address, Env
 
@@ -134,15 +136,19 @@ class Channel:
     async def connect(self, *, timeout: float) -> None:
         """Connect, and wait for the server's settings, at most ``timeout`` seconds.
 
-        Raises RpcError(UNAVAILABLE, sent=False). A cancelled call leaves no connection. A channel
-        connects once.
+        Raises RpcError(UNAVAILABLE, sent=False), also for a server that the context does not admit
+        (`AdmittingContext`). A cancelled call leaves no connection. A channel connects once.
         """
         protocol: _ChannelProtocol | None = None
         try:
             async with asyncio.timeout(timeout):
                 _, made = await self._env.net.connect(
                     lambda: _ChannelProtocol(
-                        self._make_core, self._env.clock.mono, self._lost, self._held_bytes
+                        self._make_core,
+                        self._env.clock.mono,
+                        self._lost,
+                        self._held_bytes,
+                        admission_of(self._tls),
                     ),
                     self.address,
                     tls=self._tls,
@@ -292,8 +298,10 @@ class _ChannelProtocol(asyncio.Protocol):
         clock: Callable[[], float],
         on_lost: Callable[[_ChannelProtocol, RpcError], None],
         held_bytes: int,
+        admit: Admit | None,
     ) -> None:
         self._held_bytes = held_bytes
+        self._admit = admit
         self.transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self.settled: asyncio.Future[None] = self._loop.create_future()
@@ -309,6 +317,14 @@ class _ChannelProtocol(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        if self._admit is not None:
+            try:
+                self._admit(peer_of(self.transport))
+            except PeerRefused as error:
+                self.settled.set_exception(error)
+                self.settled.exception()  # nobody may be waiting any more
+                self.transport.abort()
+                return
         self.transport.set_write_buffer_limits(high=self._held_bytes)
         self.flush()
 
