@@ -41,7 +41,8 @@ def client_listener_context(config: Config) -> ssl.SSLContext | None:
         config.cert_file,
         config.key_file,
         client_ca=config.trusted_ca_file or None,
-        require_client_cert=config.client_cert_auth,
+        # As in etcd, naming an authority is asking for certificates of it.
+        require_client_cert=config.client_cert_auth or bool(config.trusted_ca_file),
     )
     _restrict(context, config.tls_min_version, config.tls_max_version, tuple(config.cipher_suites))
     _load_crl(context, config.client_crl_file, "--client-crl-file")
@@ -61,8 +62,8 @@ def peer_listener_context(
 ) -> ssl.SSLContext | None:
     """Return the context for secure peer URLs, None without a certificate; the values are the flags'.
 
-    ``client_cert_auth`` makes peers show a certificate that descends from ``trusted_ca_file``. Raises
-    ValueError that names the file or the cipher suite that cannot be used.
+    With ``client_cert_auth`` or ``trusted_ca_file`` peers must show a certificate that descends from the
+    latter. Raises ValueError that names the file or the cipher suite that cannot be used.
     """
     if not cert_file:
         return None
@@ -70,7 +71,8 @@ def peer_listener_context(
         cert_file,
         key_file,
         client_ca=trusted_ca_file or None,
-        require_client_cert=client_cert_auth,
+        # As in etcd, naming an authority is asking for certificates of it.
+        require_client_cert=client_cert_auth or bool(trusted_ca_file),
     )
     _restrict(context, min_version, max_version, cipher_suites)
     _load_crl(context, crl_file, "--peer-crl-file")

@@ -110,6 +110,19 @@ async def test_a_member_without_a_certificate_is_refused_by_the_listener(files: 
     await refused(one, two)
 
 
+async def test_a_listener_that_names_an_authority_asks_for_certificates_of_it(
+    files: Files,
+) -> None:
+    tls = peer_dial_context(cert_file="", key_file="", trusted_ca_file=files.ca)
+    one, two = Member(N1, net=RealNet(), tls=tls), Member(N2, net=RealNet())
+    await two.listen(
+        tls=peer_listener_context(
+            cert_file=files.cert, key_file=files.key, trusted_ca_file=files.ca
+        )
+    )
+    await refused(one, two)
+
+
 async def test_a_listener_of_a_foreign_authority_is_refused(files: Files) -> None:
     one, two = Member(N1, net=RealNet(), tls=dialler(files)), Member(N2, net=RealNet())
     await two.listen(tls=listener(files, cert=files.foreign_cert, key=files.foreign_key))
