@@ -198,8 +198,6 @@ def test_harmless_flags_warn_once_and_only_if_they_ask_for_something_else() -> N
         (["--peer-cert-file=c"], "--peer-cert-file and --peer-key-file must be given together"),
         (["--peer-client-key-file=c"], "--peer-client-key-file must be given together"),
         (["--peer-client-cert-auth"], "--peer-client-cert-auth needs --peer-trusted-ca-file"),
-        (["--peer-auto-tls"], "--peer-auto-tls=true (flag) is not supported by this version"),
-        (["--peer-cert-allowed-cn=x"], "--peer-cert-allowed-cn=x (flag) is not supported"),
         (
             ["--initial-cluster=a=http://h:1", "--discovery-srv=example.com"],
             (
@@ -217,7 +215,6 @@ def test_harmless_flags_warn_once_and_only_if_they_ask_for_something_else() -> N
         ),
         (["--initial-cluster=a=http://h:1/x"], "URL must not contain a path: http://h:1/x"),
         (["--initial-cluster=a=http://h"], 'does not have the form "host:port": http://h'),
-        (["--auto-tls"], "--auto-tls=true (flag) is not supported by this version"),
         (["--auto-compaction-retention=x"], 'invalid value "x" for --auto-compaction-retention'),
         (["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"], "is greater than max version"),
         (
@@ -234,7 +231,7 @@ def test_refused_combinations(arguments: list[str], text: str) -> None:
 
 
 def test_switched_off_refused_flags_are_fine() -> None:
-    assert parse("--auto-tls=false", "--discovery=").warnings == ()
+    assert parse("--discovery=").warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -310,11 +307,3 @@ def test_flags_of_a_cluster() -> None:
     )
     assert (config.discovery_srv_name, config.peer_crl_file) == ("x", "crl")
     assert config.warnings == ()
-
-
-def test_tls_of_peers_in_a_file() -> None:
-    text = b"[peer-transport-security]\ncert-file='c'\nkey-file='k'\nclient-cert-auth=true\ntrusted-ca-file='ca'\n"
-    config = parse("--config-file=x.toml", file=text)
-    assert (config.peer_cert_file, config.peer_key_file) == ("c", "k")
-    assert (config.peer_client_cert_auth, config.peer_trusted_ca_file) == (True, "ca")
-    assert config.cert_file == ""

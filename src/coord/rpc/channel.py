@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 from typing_extensions import override
 
 from coord._version import __version__
+from coord.rpc.admission import PeerRefused, admission_of, peer_of
 from coord.rpc.calls import CallStream, UnaryCall
 from coord.rpc.client_core import ClientConnection
 from coord.rpc.limits import CLIENT_LIMITS, Limits
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from coord.rpc.admission import Admit
     from coord.rpc.metadata import Metadata
     from coord.runtime import Address, Env
 
@@ -90,7 +92,7 @@ class Channel:
     ``authority`` goes into requests, ``server_name`` is what the server's certificate must be
     for. ``on_closed(error)`` is called once when a connection that was made has ended, unless
     by ``close``; the calls have been told by then. With ``writes_at_once`` what is flushed goes to the
-    operating system in the call, and not when the loop comes round.
+    operating system in the call, and not when the loop comes round; TLS takes no notice of it.
     """
 
     def __init__(
@@ -114,8 +116,9 @@ class Channel:
         self._limits = limits
         self._user_agent = user_agent
         self._on_closed = on_closed
-        # uvloop writes in the call when more would be held than the limit.
-        self._held_bytes = 0 if writes_at_once else _WRITE_HIGH_BYTES
+        # uvloop writes in the call when more would be held than the limit. Transports of TLS call a buffer
+        # that is empty as full as this limit, and would have us pause for nothing.
+        self._held_bytes = 0 if writes_at_once and tls is None else _WRITE_HIGH_BYTES
         self._protocol: _ChannelProtocol | None = None
         self._conn: ClientConnection | None = None
         self._is_closed = False
@@ -133,15 +136,19 @@ class Channel:
     async def connect(self, *, timeout: float) -> None:
         """Connect, and wait for the server's settings, at most ``timeout`` seconds.
 
-        Raises RpcError(UNAVAILABLE, sent=False). A cancelled call leaves no connection. A channel
-        connects once.
+        Raises RpcError(UNAVAILABLE, sent=False), also for a server that the context does not admit
+        (`AdmittingContext`). A cancelled call leaves no connection. A channel connects once.
         """
         protocol: _ChannelProtocol | None = None
         try:
             async with asyncio.timeout(timeout):
                 _, made = await self._env.net.connect(
                     lambda: _ChannelProtocol(
-                        self._make_core, self._env.clock.mono, self._lost, self._held_bytes
+                        self._make_core,
+                        self._env.clock.mono,
+                        self._lost,
+                        self._held_bytes,
+                        admission_of(self._tls),
                     ),
                     self.address,
                     tls=self._tls,
@@ -291,8 +298,10 @@ class _ChannelProtocol(asyncio.Protocol):
         clock: Callable[[], float],
         on_lost: Callable[[_ChannelProtocol, RpcError], None],
         held_bytes: int,
+        admit: Admit | None,
     ) -> None:
         self._held_bytes = held_bytes
+        self._admit = admit
         self.transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self.settled: asyncio.Future[None] = self._loop.create_future()
@@ -308,6 +317,14 @@ class _ChannelProtocol(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        if self._admit is not None:
+            try:
+                self._admit(peer_of(self.transport))
+            except PeerRefused as error:
+                self.settled.set_exception(error)
+                self.settled.exception()  # nobody may be waiting any more
+                self.transport.abort()
+                return
         self.transport.set_write_buffer_limits(high=self._held_bytes)
         self.flush()
 

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Final, cast
 
 from typing_extensions import override
 
+from coord.rpc.admission import PeerRefused, admission_of, peer_of
 from coord.rpc.frames import PREFACE
 from coord.rpc.limits import SERVER_LIMITS, Limits
 from coord.rpc.server_core import ServerConnection
-from coord.rpc.service import PeerInfo, Registry
 from coord.runtime import Address, Env, Listener, Supervisor
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from coord.rpc.admission import Admit
     from coord.rpc.http1_messages import Http1Handler, Http1Limits
+    from coord.rpc.service import Registry
 
 # What the transport may hold before payload is kept back.
 _WRITE_HIGH_BYTES: Final = 256 * 1024
@@ -68,8 +70,12 @@ class RpcServer:
         return len(self._protocols)
 
     async def listen(self, address: Address, *, tls: ssl.SSLContext | None = None) -> Address:
-        """Accept connections at ``address``; returns it with its real port. Raises OSError."""
-        listener = await self._net.listen(lambda: _Sniffer(self), address, tls=tls)
+        """Accept connections at ``address``; returns it with its real port. Raises OSError.
+
+        Those that the context does not admit (`AdmittingContext`) are cut off before they are read.
+        """
+        admit = admission_of(tls)
+        listener = await self._net.listen(lambda: _Sniffer(self, admit), address, tls=tls)
         self._listeners.append(listener)
         return listener.addresses[0]
 
@@ -184,14 +190,23 @@ class _Protocol(asyncio.Protocol):
 class _Sniffer(_Protocol):
     """Looks at the first bytes of a connection and hands it to the protocol they belong to."""
 
-    def __init__(self, server: RpcServer) -> None:
+    def __init__(self, server: RpcServer, admit: Admit | None) -> None:
         super().__init__(server)
+        self._admit = admit
         self._seen = b""
         self._timer: asyncio.TimerHandle | None = None
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
+        connection = cast("asyncio.Transport", transport)
+        if self._admit is not None:
+            try:
+                self._admit(peer_of(connection))
+            except PeerRefused:
+                # Without a transport of ours nothing of it is read.
+                connection.abort()
+                return
+        self.transport = connection
         self._timer = asyncio.get_running_loop().call_later(
             self.server.limits.handshake_timeout_s, self.close
         )
@@ -244,7 +259,7 @@ class _Http2Protocol(_Protocol):
             limits=server.limits,
             clock=server.clock,
             wake=self._on_wake,
-            peer=_peer(transport),
+            peer=peer_of(transport),
             spawn=server.supervisor.spawn,
             on_error=server.on_error,
         )
@@ -351,18 +366,3 @@ class _Http1Protocol(_Protocol):
     def drain(self) -> None:
         self._is_draining = True
         self._flush()
-
-
-def _peer(transport: asyncio.Transport) -> PeerInfo:
-    name = transport.get_extra_info("peername")
-    if isinstance(name, tuple):
-        parts = cast("tuple[object, ...]", name)
-        address = f"[{parts[0]}]:{parts[1]}" if ":" in str(parts[0]) else f"{parts[0]}:{parts[1]}"
-    else:
-        address = str(name or "")
-    certificate = transport.get_extra_info("peercert")
-    return PeerInfo(
-        address=address,
-        tls=transport.get_extra_info("sslcontext") is not None,
-        certificate=certificate or None,
-    )

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+from coord.rpc.admission import AdmittingContext
+
+if TYPE_CHECKING:
+    from coord.rpc.admission import Admit
 
 
 def server_context(
@@ -12,16 +17,19 @@ def server_context(
     *,
     client_ca: str | None = None,
     require_client_cert: bool = False,
+    admit: Admit | None = None,
 ) -> ssl.SSLContext:
     """Return a context for listeners, which offers ``h2`` and ``http/1.1``.
 
     ``cert`` and ``key`` are paths of PEM files, the chain in the first. With ``client_ca`` clients
     may show a certificate, which then must descend from it; ``require_client_cert`` makes them.
+    ``admit`` is asked about each that has got so far.
     Raises ValueError that names the file that is missing, unreadable or no match.
     """
     if require_client_cert and client_ca is None:
         raise ValueError("client certificates are required, but no client CA file is given")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = AdmittingContext(ssl.PROTOCOL_TLS_SERVER)
+    context.admit = admit
     _harden(context)
     context.set_alpn_protocols(["h2", "http/1.1"])
     _load_pair(context, cert, key)
@@ -37,16 +45,18 @@ def client_context(
     key: str | None = None,
     *,
     verify: bool = True,
+    admit: Admit | None = None,
 ) -> ssl.SSLContext:
     """Return a context for connections to servers, which asks for ``h2``.
 
     Servers must show a certificate for the name they are called by, from ``ca`` (a PEM file) or
     from the system's authorities; ``verify=False`` trusts anybody. ``cert`` and ``key`` are the
-    client's own. Raises ValueError that names the file that is missing, unreadable or no match.
+    client's own. ``admit`` is asked about each server that has got so far. Raises ValueError that names the file that is missing, unreadable or no match.
     """
     if (cert is None) != (key is None):
         raise ValueError("a client certificate and its key go together: one of them is missing")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = AdmittingContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.admit = admit
     _harden(context)
     context.set_alpn_protocols(["h2"])
     if not verify:

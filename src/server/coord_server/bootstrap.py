@@ -11,6 +11,7 @@ Layout under the data directory::
     member/wal/      the write-ahead log, unless --wal-dir moves it
     member/store/    the backend (storage/store_place.py)
     member/snapshot-N.tmp   a snapshot on its way to a client
+    fixtures/        certificates that the server made for itself (auto_tls.py)
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SNAPSHOT_SUFFIX: Final = ".tmp"
 _PROGRAM: Final = "coord-server"
 _METADATA: Final = struct.Struct(">8sQQ")
 _MAGIC: Final = b"coordid1"
-_OWN_NAMES: Final = frozenset(("member",))
+_OWN_NAMES: Final = frozenset(("member", "fixtures"))
 
 
 class DataDirError(Exception):

@@ -88,6 +88,8 @@ class Config:
     key_file: str = ""
     trusted_ca_file: str = ""
     client_cert_auth: bool = False
+    client_cert_allowed_cn: tuple[str, ...] = ()
+    client_cert_allowed_hostname: tuple[str, ...] = ()
     client_crl_file: str = ""
     peer_cert_file: str = ""
     peer_key_file: str = ""
@@ -95,7 +97,12 @@ class Config:
     peer_client_key_file: str = ""
     peer_trusted_ca_file: str = ""
     peer_client_cert_auth: bool = False
+    peer_cert_allowed_cn: tuple[str, ...] = ()
+    peer_cert_allowed_hostname: tuple[str, ...] = ()
     peer_crl_file: str = ""
+    auto_tls: bool = False
+    peer_auto_tls: bool = False
+    self_signed_cert_validity_years: int = 1
     tls_min_version: str = "TLS1.2"
     tls_max_version: str = ""
     cipher_suites: tuple[str, ...] = ()
@@ -301,6 +308,11 @@ _TRANSPORT: Final = frozenset(
         "client-crl-file",
     )
 )
+# Keys whose flags do not have their name: the flag for clients, and the one for peers.
+_TRANSPORT_NAMES: Final = {
+    "allowed-cn": ("coord-client-cert-allowed-cn", "peer-cert-allowed-cn"),
+    "allowed-hostname": ("client-cert-allowed-hostname", "peer-cert-allowed-hostname"),
+}
 
 
 def _from_file(
@@ -312,12 +324,13 @@ def _from_file(
         raise ConfigError(f"cannot read --config-file {path}: {error.strerror or error}") from error
     table = dict(_parse_file(path, raw))
     # etcd groups the flags of TLS under a key for clients and one for peers.
-    for group, prefix in (("client-transport-security", ""), ("peer-transport-security", "peer-")):
+    groups = (("client-transport-security", ""), ("peer-transport-security", "peer-"))
+    for number, (group, prefix) in enumerate(groups):
         transport: Any = table.pop(group, None)
         if isinstance(transport, dict):
-            table |= {
-                prefix + key: transport[key] for key in sorted(_TRANSPORT) if key in transport
-            }
+            names = {key: prefix + key for key in sorted(_TRANSPORT)}
+            names |= {key: flags[number] for key, flags in _TRANSPORT_NAMES.items()}
+            table |= {names[key]: transport[key] for key in names if key in transport}
     given: dict[str, _Given] = {}
     warnings: list[tuple[str, Mapping[str, str]]] = []
     for key, value in table.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coord_server.flag_values import Url, is_bindable, parse_url, parse_wait, parse_words
+from coord_server.tls_check import tls_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,44 +82,6 @@ def _binding(config: Config) -> str | None:
     return None
 
 
-def _tls(config: Config) -> str | None:
-    for prefix, cert, key in (
-        ("", config.cert_file, config.key_file),
-        ("peer-", config.peer_cert_file, config.peer_key_file),
-        ("peer-client-", config.peer_client_cert_file, config.peer_client_key_file),
-    ):
-        if bool(cert) != bool(key):
-            return f"--{prefix}cert-file and --{prefix}key-file must be given together"
-    for url in config.listen_client_urls:
-        if url.is_secure and not config.cert_file:
-            return (
-                "TLS key/cert (--cert-file, --key-file) must be provided "
-                f"for client url {url} with HTTPS scheme"
-            )
-    for url in config.listen_peer_urls:
-        if url.is_secure and not config.peer_cert_file:
-            return (
-                "TLS key/cert (--peer-cert-file, --peer-key-file) must be provided "
-                f"for peer url {url} with HTTPS scheme"
-            )
-    if any(url.is_secure for url in config.listen_metrics_urls) and not config.cert_file:
-        return (
-            "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
-        )
-    if config.client_cert_auth and not config.trusted_ca_file:
-        return "--client-cert-auth needs --trusted-ca-file"
-    if config.peer_client_cert_auth and not config.peer_trusted_ca_file:
-        return "--peer-client-cert-auth needs --peer-trusted-ca-file"
-    if config.tls_max_version and config.tls_min_version > config.tls_max_version:
-        return (
-            f"min version ({config.tls_min_version}) is greater than "
-            f"max version ({config.tls_max_version})"
-        )
-    if config.cipher_suites and config.tls_min_version == "TLS1.3":
-        return "cipher suites cannot be configured when only TLS1.3 is enabled"
-    return None
-
-
 def parse_initial_cluster(text: str) -> dict[str, tuple[Url, ...]]:
     """Return member name to peer URLs of ``name=url,name=url``; ValueError says what is wrong."""
     members: dict[str, tuple[Url, ...]] = {}
@@ -176,5 +139,5 @@ def _limits(config: Config) -> str | None:
 
 
 _CHECKS: Final[tuple[Callable[[Config], str | None], ...]] = (
-    _timing, _names, _binding, _tls, _cluster, _limits, _checkpoints,
+    _timing, _names, _binding, tls_problem, _cluster, _limits, _checkpoints,
 )  # fmt: skip

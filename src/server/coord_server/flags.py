@@ -151,6 +151,7 @@ def _security() -> Iterator[Flag]:
         ("key-file", kinds.TEXT, "", "key_file", "its private key, PEM"),
         ("trusted-ca-file", kinds.TEXT, "", "trusted_ca_file", "who may sign client certificates, PEM"),
         ("client-cert-auth", kinds.SWITCH, "false", "client_cert_auth", "require a client certificate"),
+        ("client-cert-allowed-hostname", kinds.WORDS, "", "client_cert_allowed_hostname", "hosts, one of which a client certificate must be for, with commas"),
         ("client-crl-file", kinds.TEXT, "", "client_crl_file", "revoked client certificates, PEM"),
         ("peer-cert-file", kinds.TEXT, "", "peer_cert_file", "certificate chain shown to peers, PEM"),
         ("peer-key-file", kinds.TEXT, "", "peer_key_file", "its private key, PEM"),
@@ -158,7 +159,12 @@ def _security() -> Iterator[Flag]:
         ("peer-client-key-file", kinds.TEXT, "", "peer_client_key_file", "its private key, PEM"),
         ("peer-trusted-ca-file", kinds.TEXT, "", "peer_trusted_ca_file", "who may sign certificates of peers, PEM"),
         ("peer-client-cert-auth", kinds.SWITCH, "false", "peer_client_cert_auth", "require a certificate of peers that connect"),
+        ("peer-cert-allowed-cn", kinds.WORDS, "", "peer_cert_allowed_cn", "common names, one of which a peer's certificate must have, with commas"),
+        ("peer-cert-allowed-hostname", kinds.WORDS, "", "peer_cert_allowed_hostname", "hosts, one of which a peer's certificate must be for, with commas"),
         ("peer-crl-file", kinds.TEXT, "", "peer_crl_file", "revoked certificates of peers, PEM"),
+        ("auto-tls", kinds.SWITCH, "false", "auto_tls", "make a self-signed certificate for client URLs if none is given (needs the tls extra)"),
+        ("peer-auto-tls", kinds.SWITCH, "false", "peer_auto_tls", "the same for peer URLs; members then talk in private, but do not know to whom"),
+        ("self-signed-cert-validity", kinds.COUNT, "1", "self_signed_cert_validity_years", "years that these certificates are valid"),
         ("tls-min-version", _TLS_VERSION, "TLS1.2", "tls_min_version", "oldest TLS version spoken"),
         ("tls-max-version", _TLS_VERSION, "", "tls_max_version", "newest TLS version spoken (default: what there is)"),
         ("cipher-suites", kinds.WORDS, "", "cipher_suites", "cipher suites of TLS 1.2 by their standard names"),
@@ -171,11 +177,6 @@ def _security() -> Iterator[Flag]:
     yield from _accepted(
         Standing.INERT, SECURITY, kinds.SWITCH, "peer-skip-client-san-verification"
     )
-    yield from _accepted(Standing.INERT, SECURITY, kinds.COUNT, "self-signed-cert-validity=1")
-    # Each of these narrows who may connect: leaving one out silently would widen it.
-    yield from _accepted(Standing.REFUSED, SECURITY, kinds.SWITCH, "auto-tls peer-auto-tls")
-    yield from _accepted(Standing.REFUSED, SECURITY, kinds.TEXT,
-        "client-cert-allowed-hostname peer-cert-allowed-cn peer-cert-allowed-hostname")  # fmt: skip
     yield Flag("auth-token", kinds.TEXT, "simple", "", AUTH, Standing.INERT)
     yield from _accepted(Standing.INERT, AUTH, kinds.COUNT, "bcrypt-cost=10 auth-token-ttl=300")
 
@@ -236,6 +237,7 @@ def _other() -> Iterator[Flag]:
         OWN,
         ("coord-idle-exit", kinds.DURATION, "0s", "idle_exit_s", "exit once no client was connected for this long (0: never)"),
         ("coord-restore-snapshot", kinds.TEXT, "", "restore_snapshot", "fill an empty data directory from this file before the first start"),
+        ("coord-client-cert-allowed-cn", kinds.WORDS, "", "client_cert_allowed_cn", "common names, one of which a client certificate must have; etcd has this in its config file only"),
         ("coord-address-file", kinds.TEXT, "", "address_file", "write the real client addresses here as JSON once ready"),
     )  # fmt: skip
 

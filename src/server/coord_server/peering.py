@@ -27,7 +27,6 @@ from coord_server.peer import (
 )
 from coord_server.raft import Membership, NodeId, SnapshotMeta
 from coord_server.storage.backend import Bucket
-from coord_server.tls import peer_dial_context, peer_listener_context
 
 if TYPE_CHECKING:
     import ssl
@@ -51,36 +50,6 @@ lists the higher one is newer.
 """
 
 _ASK_TIMEOUT_S: Final = 2.0
-
-
-def listener_tls(config: Config) -> ssl.SSLContext | None:
-    """Return the context of the listener for peers. Raises ValueError that names what is wrong."""
-    return peer_listener_context(
-        cert_file=config.peer_cert_file,
-        key_file=config.peer_key_file,
-        trusted_ca_file=config.peer_trusted_ca_file,
-        client_cert_auth=config.peer_client_cert_auth,
-        crl_file=config.peer_crl_file,
-        min_version=config.tls_min_version,
-        max_version=config.tls_max_version,
-        cipher_suites=tuple(config.cipher_suites),
-    )
-
-
-def dial_tls(config: Config) -> ssl.SSLContext | None:
-    """Return the context for calling peers, None if no peer URL needs one. Raises ValueError."""
-    if not (config.peer_cert_file or config.peer_trusted_ca_file):
-        return None
-    return peer_dial_context(
-        cert_file=config.peer_cert_file,
-        key_file=config.peer_key_file,
-        trusted_ca_file=config.peer_trusted_ca_file,
-        client_cert_file=config.peer_client_cert_file,
-        client_key_file=config.peer_client_key_file,
-        min_version=config.tls_min_version,
-        max_version=config.tls_max_version,
-        cipher_suites=tuple(config.cipher_suites),
-    )
 
 
 def member_asker(env: ServerEnv, tls: ssl.SSLContext | None) -> AskMembers:

@@ -31,15 +31,15 @@ from coord_server.initial_cluster import plan_beginning
 from coord_server.installation import Installation
 from coord_server.metrics import Metrics
 from coord_server.peer import draw_incarnation
-from coord_server.peering import Peering, dial_tls, listener_tls, member_asker
+from coord_server.peering import Peering, member_asker
 from coord_server.removal import Removal
 from coord_server.replica import Replica
 from coord_server.replica_bounds import ReplicaBounds
+from coord_server.server_tls import make_contexts
 from coord_server.srv_records import DnsResolver
 from coord_server.state import State, open_state
 from coord_server.storage.lmdb_backend import LmdbBackend
 from coord_server.storage.wal import SEGMENT_BYTES, Wal
-from coord_server.tls import client_listener_context
 from coord_server.usage import ETCD_CLUSTER_VERSION, ETCD_VERSION
 
 if TYPE_CHECKING:
@@ -166,14 +166,13 @@ class Server:
 
     async def _start(self) -> None:
         config, log = self._config, self._log
+        self._data_dir, strangers = open_data_dir(self._env.disk, config)
         try:
-            tls = client_listener_context(config)
-            peer_tls, calling_tls = listener_tls(config), dial_tls(config)
+            tls = make_contexts(config, self._env, log, self._data_dir.root)
         except ValueError as error:
             raise StartError(str(error)) from error
-        self._data_dir, strangers = open_data_dir(self._env.disk, config)
         self._announce(strangers)
-        beginning = await self._beginning(self._data_dir, calling_tls)
+        beginning = await self._beginning(self._data_dir, tls.calling)
         state = self._state = open_state(
             config,
             self._env.disk,
@@ -194,7 +193,7 @@ class Server:
             state,
             incarnation=incarnation,
             scratch=self._data_dir.scratch,
-            tls=calling_tls,
+            tls=tls.calling,
             contacts=() if beginning is None else beginning.contacts,
             report=self._report,
             on_removed=removal.confirmed,
@@ -225,7 +224,7 @@ class Server:
         primary = self._primary = Primary(control, self._tasks, timeout_s=config.request_timeout_s)
         self._give_head_start(replica, peering.mesh)
         services = _services(context, peering.mesh, control, primary)
-        await self._listen_to_peers(peering, peer_tls)
+        await self._listen_to_peers(peering, tls.peers)
         peering.attach(replica)
         await replica.start()
         calls = self._calls = Calls(services, self.metrics)
@@ -237,7 +236,7 @@ class Server:
             on_error=self._report,
         )
         figures.register(context, rpc)
-        await self._listen(context, rpc, tls)
+        await self._listen(context, rpc, tls.clients)
         for address in self._urls:
             log.info("ready to serve client requests", address=address)
 

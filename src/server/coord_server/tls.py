@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from coord.rpc.tls import client_context, server_context
 
 if TYPE_CHECKING:
+    from coord.rpc.admission import Admit
     from coord_server.config import Config
 
 _VERSIONS: Final = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
@@ -30,10 +31,11 @@ _TLS13: Final = frozenset(
 )
 
 
-def client_listener_context(config: Config) -> ssl.SSLContext | None:
+def client_listener_context(config: Config, admit: Admit | None = None) -> ssl.SSLContext | None:
     """Return the context for secure client URLs, None without a certificate.
 
-    Raises ValueError that names the file or the cipher suite that cannot be used.
+    With ``admit`` clients must pass it, too. Raises ValueError that names the file or the cipher suite that
+    cannot be used.
     """
     if not config.cert_file:
         return None
@@ -41,7 +43,9 @@ def client_listener_context(config: Config) -> ssl.SSLContext | None:
         config.cert_file,
         config.key_file,
         client_ca=config.trusted_ca_file or None,
-        require_client_cert=config.client_cert_auth,
+        # As in etcd, naming an authority is asking for certificates of it.
+        require_client_cert=config.client_cert_auth or bool(config.trusted_ca_file),
+        admit=admit,
     )
     _restrict(context, config.tls_min_version, config.tls_max_version, tuple(config.cipher_suites))
     _load_crl(context, config.client_crl_file, "--client-crl-file")
@@ -58,11 +62,13 @@ def peer_listener_context(
     min_version: str = "",
     max_version: str = "",
     cipher_suites: tuple[str, ...] = (),
+    admit: Admit | None = None,
 ) -> ssl.SSLContext | None:
     """Return the context for secure peer URLs, None without a certificate; the values are the flags'.
 
-    ``client_cert_auth`` makes peers show a certificate that descends from ``trusted_ca_file``. Raises
-    ValueError that names the file or the cipher suite that cannot be used.
+    With ``client_cert_auth`` or ``trusted_ca_file`` peers must show a certificate that descends from the
+    latter, and with ``admit`` they must pass it, too. Raises ValueError that names the file or the cipher
+    suite that cannot be used.
     """
     if not cert_file:
         return None
@@ -70,7 +76,9 @@ def peer_listener_context(
         cert_file,
         key_file,
         client_ca=trusted_ca_file or None,
-        require_client_cert=client_cert_auth,
+        # As in etcd, naming an authority is asking for certificates of it.
+        require_client_cert=client_cert_auth or bool(trusted_ca_file),
+        admit=admit,
     )
     _restrict(context, min_version, max_version, cipher_suites)
     _load_crl(context, crl_file, "--peer-crl-file")
@@ -87,15 +95,20 @@ def peer_dial_context(
     min_version: str = "",
     max_version: str = "",
     cipher_suites: tuple[str, ...] = (),
+    verify: bool = True,
+    admit: Admit | None = None,
 ) -> ssl.SSLContext:
     """Return the context for calling peers at https URLs; the values are the flags'.
 
     Their certificate must be for the host of the URL, and descend from ``trusted_ca_file`` or, without
-    one, from the system's authorities. We show the client certificate, if there is one, else that of our
-    own listener. Raises ValueError that names the file or the cipher suite that cannot be used.
+    one, from the system's authorities, and pass ``admit``; ``verify=False`` takes any. We show the client
+    certificate, if there is one, else that of our own listener. Raises ValueError that names the file or
+    the cipher suite that cannot be used.
     """
     own = (client_cert_file, client_key_file) if client_cert_file else (cert_file, key_file)
-    context = client_context(trusted_ca_file or None, own[0] or None, own[1] or None)
+    context = client_context(
+        trusted_ca_file or None, own[0] or None, own[1] or None, verify=verify, admit=admit
+    )
     _restrict(context, min_version, max_version, cipher_suites)
     return context
 
