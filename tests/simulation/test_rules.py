@@ -59,12 +59,14 @@ def test_a_renewal_that_leaves_the_checkpoint_is_noticed(monkeypatch: pytest.Mon
     assert run(plan).verdict == "L1"
 
 
-@pytest.mark.parametrize("seed", [3002, 3010, 3016])
-def test_clusters_grow_and_shrink_while_clients_work(seed: int) -> None:
-    outcome = run(draw_plan(draw_options(seed, also=(RESIZE,))))
-    assert outcome.problems == []
-    assert outcome.resized >= 4
-    assert {1, 2, 3, 4, 5} <= {*outcome.sizes}
+def test_clusters_grow_and_shrink_while_clients_work() -> None:
+    sizes: set[int] = set()
+    for seed in (3002, 3010, 3016):
+        outcome = run(draw_plan(draw_options(seed, also=(RESIZE,))))
+        assert outcome.problems == [], f"seed {seed}"
+        assert outcome.resized >= 4
+        sizes |= {*outcome.sizes}
+    assert sizes >= {1, 2, 3, 4, 5}
 
 
 def test_strangers_speak_and_nobody_listens() -> None:

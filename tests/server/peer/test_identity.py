@@ -146,6 +146,26 @@ async def test_a_hello_that_comes_late_does_not_outlive_its_sender(one: Member) 
         await channel.close()
 
 
+async def test_of_two_lives_that_answer_the_one_that_called_later_is_the_newer(one: Member) -> None:
+    """Both were started since we were. The first has answered our hello and died; the answer came late."""
+    first, second = await dialled(one), await dialled(one)
+    old = first.open_stream(STREAM_PATH, metadata=((HELLO_KEY, encode_hello(GOOD)),))
+    async with asyncio.timeout(PATIENCE_S):
+        welcome = await old.receive()
+    assert welcome is not None
+    new = await stream(second, replace(GOOD, incarnation=9))
+    await one.heard.until_logged("peer has connected", '"9"')
+    old.send(encode_echo(decode_hello(welcome).incarnation))
+    say(old, beat(N2, N1, 1))
+    assert "incarnation 4d is over" in (await end_of(old)).message
+    say(new, beat(N2, N1, 2))
+    await one.heard.until(lambda: one.heard.numbers() == [2])
+    with pytest.raises(RpcError, match="incarnation 4d is over"):
+        await stream(first, GOOD)
+    for channel in (first, second):
+        await channel.close()
+
+
 async def test_messages_of_an_earlier_life_have_no_effect(one: Member) -> None:
     before, after = await dialled(one), await dialled(one)
     old = await stream(before, GOOD)

@@ -119,6 +119,8 @@ class Lives:
 
     def __init__(self) -> None:
         self._present: dict[NodeId, int] = {}
+        # When the present one was certainly there, as the number of a hello of its.
+        self._there_at: dict[NodeId, int] = {}
         self._past: dict[NodeId, deque[int]] = {}
 
     def present(self, node: NodeId) -> int | None:
@@ -132,17 +134,27 @@ class Lives:
                 f"member {node:x} has been started again since; incarnation {incarnation:x} is over"
             )
 
-    def begin(self, node: NodeId, incarnation: int) -> None:
-        """Note who speaks for a member now. Raises Refused for a life that is over."""
+    def begin(self, node: NodeId, incarnation: int, number: int) -> None:
+        """Note who speaks for a member now. Raises Refused for a life that is over.
+
+        ``number`` counts the hellos that came. It has said this one before that moment and has answered ours
+        since, so it lived then: of two lives the one that lived later is the newer.
+        """
         self.check(node, incarnation)
         present = self._present.get(node)
         if present is not None and present != incarnation:
-            self._past.setdefault(node, deque(maxlen=_REMEMBERED)).append(present)
+            is_newer = number > self._there_at[node]
+            over = present if is_newer else incarnation
+            self._past.setdefault(node, deque(maxlen=_REMEMBERED)).append(over)
+            if not is_newer:
+                self.check(node, incarnation)
+        self._there_at[node] = max(number, self._there_at.get(node, 0))
         self._present[node] = incarnation
 
     def forget(self, node: NodeId) -> None:
         """Drop what is known about a member that is no peer any more."""
         self._present.pop(node, None)
+        self._there_at.pop(node, None)
         self._past.pop(node, None)
 
 

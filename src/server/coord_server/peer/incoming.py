@@ -2,8 +2,8 @@
 
 Of each peer there is one stream. A new one takes the place of the old, which then is silent: a peer that
 dials again has given up what it had. But not before it has answered our hello, with the number of our life:
-what a network has kept back for seconds may be the hello of a process that is dead, and of two lives that
-we hear of for the first time nobody could tell which one is newer.
+what a network has kept back for seconds may come from a process that is dead, and of two lives that we hear
+of for the first time nobody could tell by the order of what they say which one is newer (`Lives.begin`).
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Incoming:
         self._lives = Lives()
         self._streams: dict[NodeId, ServerStream] = {}
         self._opening: dict[ServerStream, NodeId] = {}
+        self._hellos = 0
         self._is_closed = False
 
     def method(self) -> Method:
@@ -95,12 +96,14 @@ class Incoming:
             stream.abort(error.code, error.message)
             return
         self._opening[stream] = hello.sender
-        stream.on_message = lambda data: self._on_echo(stream, hello, data)
+        self._hellos += 1
+        number = self._hellos
+        stream.on_message = lambda data: self._on_echo(stream, hello, number, data)
         stream.on_half_close = stream.finish
         stream.on_closed = lambda: self._on_closed(stream, hello.sender)
         stream.send(encode_hello(self._local.hello_to(hello.sender)))
 
-    def _on_echo(self, stream: ServerStream, hello: Hello, data: bytes) -> None:
+    def _on_echo(self, stream: ServerStream, hello: Hello, number: int, data: bytes) -> None:
         """Take a stream for the peer's: it has our hello, so it lives now."""
         node, incarnation = hello.sender, hello.incarnation
         if data != encode_echo(self._local.hello.incarnation):
@@ -108,7 +111,7 @@ class Incoming:
             return
         try:
             self._owner.check_peer(hello)
-            self._lives.begin(node, incarnation)
+            self._lives.begin(node, incarnation, number)
         except Refused as error:
             refusal = self._refusal(hello, error)
             stream.abort(refusal.code, refusal.message)
