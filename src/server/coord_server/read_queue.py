@@ -42,6 +42,7 @@ class ReadQueue:
         self._asked: dict[int, _Asked] = {}
         self._indexed: list[tuple[int, int, list[_Read]]] = []
         self._context = incarnation & _CONTEXT_MASK
+        self._question = 0
         self._count = 0
 
     def __len__(self) -> int:
@@ -67,9 +68,20 @@ class ReadQueue:
         if not self._fresh:
             return None
         self._context += 1
-        self._asked[self._context] = _Asked(tick, self._fresh)
+        self._question = self._context
+        self._asked[self._question] = _Asked(tick, self._fresh)
         self._fresh = []
-        return self._context
+        return self._question
+
+    def is_asking(self, since: int) -> bool:
+        """Tell whether the last question was asked at tick ``since`` or later, and is not answered."""
+        asked = self._asked.get(self._question)
+        return asked is not None and asked.tick >= since
+
+    @property
+    def has_fresh(self) -> bool:
+        """Whether reads wait that were not asked for yet."""
+        return bool(self._fresh)
 
     def ask_again(self, before: int) -> bool:
         """Take back the questions asked before tick ``before``; return whether there is any to ask."""
