@@ -22,7 +22,7 @@ from coord.wire import methods as rpcs
 from coord.wire import rpc_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from google.protobuf.message import Message
 
@@ -39,6 +39,9 @@ _PAUSE_S: Final = 0.3
 # How many write beside a removal, and how often each.
 _WRITERS: Final = 6
 _WRITES: Final = 3
+# How often two members lose each other during a removal, and how soon on average.
+_CUTS: Final = 0.4
+_CUT_SOON_S: Final = 0.01
 # How long it waits for word that a member was added before it starts that on a guess.
 _SURE_S: Final = 20.0
 
@@ -54,6 +57,7 @@ class Admin(ClientNode):
         journal: Journal,
         *,
         depth: str,
+        cut: Callable[[str, str, float], None],
     ) -> None:
         hosts = [server.name for server in servers]
         super().__init__(stage, HOST, hosts, (), journal, depth=depth, lease_ttl_s=1)
@@ -68,6 +72,7 @@ class Admin(ClientNode):
         self._servers = {server.name: server for server in servers}
         self._observer = observer
         self._orders: list[Fault] = []
+        self._cut = cut
         self._written = 0
         self._chance = Chance(stage.seed, "operator")
 
@@ -185,6 +190,8 @@ class Admin(ClientNode):
         while host in members:
             number = members[host].ID
             request = rpc_pb2.MemberRemoveRequest(ID=number)
+            if self._chance.below(_CUTS):
+                self._cut_soon()
             await self._try(rpcs.CLUSTER_MEMBER_REMOVE, request)
             members = await self._members()
             if host not in members:
@@ -216,6 +223,16 @@ class Admin(ClientNode):
             if as_learner:
                 promotion = rpc_pb2.MemberPromoteRequest(ID=member.ID)
                 await self._try(rpcs.CLUSTER_MEMBER_PROMOTE, promotion)
+
+    def _cut_soon(self) -> None:
+        """Let the leader and another member lose each other while a change is on its way between them."""
+        leader = self._observer.leader()
+        others = [member.name for member in self._observer.members if member is not leader]
+        if leader is None or not others:
+            return
+        other, lasts = self._chance.choice(others), self._chance.uniform(0.3, 3.0)
+        soon = self._chance.exponential(_CUT_SOON_S)
+        self.stage.scheduler.after(soon, self._cut, leader.name, other, lasts)
 
     def _scribble(self) -> None:
         """Write a little, many at a time, so that a change of membership has company in the log."""

@@ -76,7 +76,12 @@ class World:
             for number in range(options.watchers)
         ]
         self.admin = Admin(
-            self.stage, self.servers, self.observer, self.journal, depth=options.depth
+            self.stage,
+            self.servers,
+            self.observer,
+            self.journal,
+            depth=options.depth,
+            cut=self._cut,
         )
         self.stranger = Stranger(self.stage, self.observer)
         self.tinkerers = [
@@ -208,6 +213,13 @@ class World:
         number = self._next_undo
         self._undo[number] = undo
         self.scheduler.after(seconds, self._take_back, number)
+
+    def _cut(self, one: str, other: str, seconds: float) -> None:
+        """Let nothing through between two hosts for a while, unless all faults are over."""
+        if not self.is_healed:
+            pairs = [(one, other), (other, one)]
+            self.net.block(pairs)
+            self.until_healed(seconds, lambda: self.net.unblock(pairs))
 
     def _take_back(self, number: int) -> None:
         undo = self._undo.pop(number, None)
