@@ -77,6 +77,10 @@ class Link:
         """Keep a lane until the link is open."""
         self._stalled.append(lane)
 
+    def forget_what_would_have_left(self) -> None:
+        """Be free for others now: whoever was to send in its own future, held up by a slow disk, is dead."""
+        self._busy_until = min(self._busy_until, self._scheduler.now)
+
     def delay(self, size: int) -> float:
         """Return how long ``size`` bytes that leave now are under way in a lane, losses included."""
         delay = self._passage(size)

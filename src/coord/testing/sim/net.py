@@ -101,6 +101,9 @@ class SimNet:
         host.listeners = {}
         host.loop = None
         host.mailbox = None
+        for (source, _), link in self._links.items():
+            if source == name:
+                link.forget_what_would_have_left()
         return transports
 
     # Links and what happens to them.
