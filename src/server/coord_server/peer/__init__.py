@@ -7,8 +7,9 @@ streams of ``coord.rpc``; nothing of it is etcd's.
 
 Vocabulary. *Mesh*: all connections of one member. *Link*: the outgoing stream to one peer, dialled again
 and again; a pair of members has two, one in each direction, and a message goes out on the sender's own.
-*Hello*: who speaks to whom; it opens each stream and goes with each call. *Incarnation*: a number drawn at
-each start of a process. *Packet*: the messages of one turn of the loop to one peer. *Question*: a unary
+*Hello*: who speaks to whom; it opens each stream and goes with each call. *Echo*: the answer to the
+receiver's hello; only then does a stream count, since a hello may outlive who said it (decision 20).
+*Incarnation*: a number drawn at each start of a process. *Packet*: the messages of one turn of the loop to one peer. *Question*: a unary
 call between members, by name. *Offer*: a snapshot that waits at the leader to be fetched. *Guest*: a
 member of this cluster that speaks to us before our log says that it exists.
 
