@@ -25,7 +25,8 @@ class StoppedClock(JumpingClock):
 
     def __init__(self) -> None:
         super().__init__(real_env().clock)
-        self._start = super().mono()
+        # A whole number: what is added to it and taken away again leaves no rounding behind.
+        self._start = float(round(super().mono()))
 
     @override
     def mono(self) -> float:
