@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trustme
@@ -135,6 +136,11 @@ class Listening(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.heard = asyncio.Event()
+        self.transport: asyncio.Transport | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -170,6 +176,12 @@ async def test_a_server_that_is_not_admitted_hears_nothing(site: Site) -> None:
         connecting.cancel()
     assert not made[0].heard.is_set()
     listener.close()
+    for each in made:
+        if each.transport is not None:
+            each.transport.abort()
+    # Their sockets are closed in the loop's next rounds.
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def test_plain_connections_are_not_asked_about(site: Site) -> None:

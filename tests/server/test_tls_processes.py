@@ -199,7 +199,9 @@ def test_a_cluster_whose_members_made_their_own_certificates(tmp_path: Path) -> 
         pair = tmp_path / "c" / "data" / "fixtures" / "peer"
         made = (pair / "cert.pem").read_bytes()
         assert c.stop() == 0
-        assert etcdctl(a.url, *UNSEEN, "put", "d", "1").stdout == "OK\n"
+        # It may have led: a write that meets the change of leaders may be refused.
+        puts = (etcdctl(a.url, *UNSEEN, "put", "d", "1") for _ in range(20))
+        assert any(put.stdout == "OK\n" for put in puts)
         with coord_server_process(tmp_path / "c", *flags["c"], listen=SECURE) as again:
             assert etcdctl(again.url, *UNSEEN, "get", "d").stdout == "d\n1\n"
             assert "automatically generate certificates" not in again.messages()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import random
 import socket
@@ -51,6 +52,7 @@ class _Reserve:
                 guard.close()
                 continue
             self._guards.append(guard)
+            atexit.register(guard.close)
             self._blocks.append(first)
             break
         else:
