@@ -143,11 +143,9 @@ class Lives:
         self.check(node, incarnation)
         present = self._present.get(node)
         if present is not None and present != incarnation:
-            is_newer = number > self._there_at[node]
-            over = present if is_newer else incarnation
+            over = present if number > self._there_at[node] else incarnation
             self._past.setdefault(node, deque(maxlen=_REMEMBERED)).append(over)
-            if not is_newer:
-                self.check(node, incarnation)
+            self.check(node, incarnation)
         self._there_at[node] = max(number, self._there_at.get(node, 0))
         self._present[node] = incarnation
 

@@ -149,9 +149,10 @@ class Incoming:
     def drop(self, node: NodeId) -> None:
         """End a peer's stream: it is no peer any more."""
         self._lives.forget(node)
-        opening = [stream for stream, sender in self._opening.items() if sender == node]
-        opened = self._streams.pop(node, None)
-        for stream in (*opening, *([] if opened is None else [opened])):
+        streams = [stream for stream, sender in self._opening.items() if sender == node]
+        if node in self._streams:
+            streams.append(self._streams.pop(node))
+        for stream in streams:
             stream.abort(StatusCode.FAILED_PRECONDITION, f"member {node:x} is not in the cluster")
 
     def close(self) -> None:
