@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks.clients import golang
 from coord.wire import rpc_pb2
 from tests.support import peers
 
@@ -52,6 +53,19 @@ def rows() -> list[Row]:
                 )
             )
     table.append(_row("grant h2load 64", "h2load", "grant", 64, 20_000, 0))
+    for operation, writes in (("put", 1), ("get", 0), ("txn", 1)):
+        table.extend(
+            _row(f"{operation} go {n}", "go", operation, n, total, writes)
+            for n, total in ((1, 3_000), (64, 30_000), (256, 30_000))
+        )
+    table.extend(
+        [
+            _row("grant go 64", "go", "grant", 64, 20_000, 0),
+            _row("lock own names go 16", "go", "lock-own", 16, 4_000, 2),
+            _row("lock one name go 16", "go", "lock-one", 16, 800, 2),
+            _row("campaign go 4", "go", "campaign", 4, 200, 2),
+        ]
+    )
     for operation, writes in (("put", 1), ("get", 0), ("txn", 1)):
         table.extend(
             _row(f"{operation} aetcd {n}", "aetcd", operation, n, total, writes)
@@ -124,6 +138,8 @@ def missing(row: Row, etcdctl: Path | None) -> str | None:
     """Say what a row lacks on this machine, None if nothing."""
     if row.client == "h2load" and peers.program("h2load") is None:
         return MISSING.format("nghttp2-client")
+    if row.client == "go" and golang.program() is None:
+        return MISSING.format(golang.NEEDS)
     if row.client == "etcdctl" and etcdctl is None:
         return MISSING.format("etcd-client")
     return None
@@ -145,6 +161,11 @@ def command(row: Row, endpoint: str, total: int, scratch: Path, etcdctl: Path | 
         # One process per cycle, as scripts do it.
         loop = f'for i in $(seq {total}); do "$0" --endpoints {endpoint} lock bench/ctl true || exit 1; done'
         return ["sh", "-c", loop, str(etcdctl)]
+    if row.client == "go":
+        return [
+            str(golang.program()),
+            *(endpoint, row.operation, str(row.in_flight), str(total)),
+        ]
     host, _, port = endpoint.partition(":")
     where = [host, port] if row.client == "aetcd" else [f"http://{endpoint}"]
     module = "aetcd_load" if row.client == "aetcd" else "sdk"

@@ -88,7 +88,9 @@ class AnsweringConnection(Connection):
             out.append(message)
             out.append(_pack_end(_TRAILERS_WORD, _END, stream_id, STEADY_TRAILERS))
             self.pings_forgiven = True
-            if not (self.feeding or self.woken):
+            if self.feeding:
+                self.has_said = True
+            elif not self.woken:
                 self.woken = True
                 self.call_shell()
         elif extra is not None:

@@ -268,8 +268,9 @@ class Channel:
 
     def flush(self) -> None:
         """Hand what was sent to the transport now. Without this it leaves when the loop comes round."""
-        if self._protocol is not None:
-            self._protocol.flush()
+        protocol = self._protocol
+        if protocol is not None and protocol.conn.woken:
+            protocol.flush()
 
     def go_away(self) -> None:
         """Take no new calls; close when those that run have ended."""

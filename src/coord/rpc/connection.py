@@ -72,6 +72,8 @@ class Connection(Sender):
         # Why we ended it ourselves; None while it lives, and if the other end or the network did.
         self.fault: ConnectionFault | None = None
         self.feeding = False
+        # Since `feed` began: something was put out besides acknowledgements.
+        self.has_said = False
         self.woken = False
         self.decoder = Decoder(limits.header_table_bytes, limits.max_header_list_bytes)
         self.unread_bytes = 0
@@ -197,6 +199,7 @@ class Connection(Sender):
             data = bytes(partial)
             partial.clear()
         self.feeding = True
+        self.has_said = False
         try:
             pos = self.parse(data)
         except ConnectionFault as fault:
@@ -507,7 +510,9 @@ class Connection(Sender):
     @override
     def touch(self) -> None:
         """Ask the shell to take the output, once, unless it is about to do so after ``feed``."""
-        if not (self.feeding or self.woken):
+        if self.feeding:
+            self.has_said = True
+        elif not self.woken:
             self.woken = True
             self.call_shell()
 

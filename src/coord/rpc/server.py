@@ -266,8 +266,15 @@ class _Http2Protocol(_Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        self._conn.feed(data)
-        self.flush()
+        conn = self._conn
+        running = len(conn.open)
+        conn.feed(data)
+        if len(conn.open) > running and not (conn.has_said or conn.wants_close):
+            # Whatever answers these calls was told to run before this flush: acknowledgements leave
+            # with the answers, one write for both.
+            conn.touch()
+        else:
+            self.flush()
 
     def _on_wake(self, _conn: ServerConnection) -> None:
         self.server.want_flush(self)

@@ -349,14 +349,15 @@ class Replica(ReplicaView):
         """Do the part of a step that does not wait for the disk; queue the other."""
         if effects.status is not None:
             self._change_role(effects.status)
-        if effects.send:
-            self._peers.send(effects.send)
         if effects.install is not None:
             self._replace_state(effects.install)
         if effects.persist is not None or effects.send_after_persist:
             self._writer.queue(effects.persist, effects.send_after_persist)
         if effects.committed:
             self._applying.take(effects)
+        if effects.send:
+            # Answers go first: a client waits for them.
+            self._peers.send(effects.send)
         for read in effects.reads:
             self._reads.ready(read)
         for node in effects.snapshots:
@@ -413,10 +414,14 @@ class Replica(ReplicaView):
         """Take messages of other members; what they ask for is written and answered in one go."""
         if self._refusal is not None:
             return
+        applied = self.applier.applied_index
         try:
             for message in messages:
                 self._take(self._core.step(Received(message)))
             self._settle()
+            if self.applier.applied_index == applied or not self._leads:
+                # A leader waits for what these are the answers to, or a member for its read index.
+                self._peers.flush()
         except Exception as error:  # noqa: BLE001 - see _turn
             self._die(error)
 
@@ -500,6 +505,7 @@ class Replica(ReplicaView):
         if self._refusal is None:
             try:
                 self._carry(self._core.step(event))
+                self._peers.flush()
             except Exception as error:  # noqa: BLE001 - see _turn
                 self._die(error)
 

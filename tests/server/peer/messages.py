@@ -14,6 +14,7 @@ from coord_server.peer.packet import (
 from coord_server.raft import (
     AppendRequest,
     AppendResponse,
+    CommitNotice,
     Entry,
     EntryKind,
     Heartbeat,
@@ -93,6 +94,7 @@ RAFT_KINDS: dict[type, st.SearchStrategy[Message]] = {
     ),
     Heartbeat: st.builds(Heartbeat, **ENDS, commit=INDICES, read_round=NUMBERS),
     HeartbeatResponse: st.builds(HeartbeatResponse, **ENDS, read_round=NUMBERS),
+    CommitNotice: st.builds(CommitNotice, **ENDS, commit=INDICES),
     InstallSnapshot: INSTALLS,
     TimeoutNow: st.builds(TimeoutNow, **ENDS),
     ReadIndexRequest: st.builds(ReadIndexRequest, **ENDS, context=NUMBERS),

@@ -36,6 +36,7 @@ from coord_server.raft import (
     AppendResponse,
     ChangeKind,
     ChangeStep,
+    CommitNotice,
     ConfigApplied,
     ConfigChange,
     ConfigProposed,
@@ -83,6 +84,7 @@ MESSAGES = {
         AppendResponse,
         Heartbeat,
         HeartbeatResponse,
+        CommitNotice,
         InstallSnapshot,
         PreVoteRequest,
         PreVoteResponse,
@@ -464,6 +466,15 @@ def shown_persist(persist: Persist) -> str:
     return " ".join(parts)
 
 
+def shown_append(message: AppendRequest | AppendResponse) -> str:
+    if isinstance(message, AppendRequest):
+        shown = f"prev={message.prev_index}@{message.prev_term} commit={message.commit}"
+        return f"{shown} entries={shown_entries(message.entries)}" if message.entries else shown
+    if message.rejected:
+        return f"rejected={message.index} hint={message.hint_index}@{message.hint_term}"
+    return f"index={message.index}"
+
+
 def shown_message(message: Message) -> str:
     rest = ""
     head = f"n{message.sender} -> n{message.to} {type(message).__name__} term={message.term}"
@@ -476,14 +487,10 @@ def shown_message(message: Message) -> str:
             rest = "granted" if message.granted else "refused"
             if message.commit:
                 rest += f" commit={message.commit}@{message.commit_term}"
-        case AppendRequest():
-            rest = f"prev={message.prev_index}@{message.prev_term} commit={message.commit}"
-            if message.entries:
-                rest += f" entries={shown_entries(message.entries)}"
-        case AppendResponse(rejected=True):
-            rest = f"rejected={message.index} hint={message.hint_index}@{message.hint_term}"
-        case AppendResponse():
-            rest = f"index={message.index}"
+        case AppendRequest() | AppendResponse():
+            rest = shown_append(message)
+        case CommitNotice():
+            rest = f"commit={message.commit}"
         case Heartbeat():
             rest = f"commit={message.commit} round={message.read_round}"
         case HeartbeatResponse():

@@ -11,6 +11,7 @@ from typing_extensions import override
 from coord.testing.sim.invariants import Member, Position, QuietRule
 from coord_server.raft import (
     AppendRequest,
+    CommitNotice,
     EntryKind,
     Heartbeat,
     Index,
@@ -85,7 +86,7 @@ class OneLeader(QuietRule):
     @override
     def sending(self, member: Member, messages: Sequence[Message]) -> None:
         for message in messages:
-            if isinstance(message, AppendRequest | Heartbeat):
+            if isinstance(message, AppendRequest | Heartbeat | CommitNotice):
                 self._claims(member, message.term)
 
     @override

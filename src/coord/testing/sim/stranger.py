@@ -30,6 +30,7 @@ from coord_server.peer.local import dial
 from coord_server.peer.packet import pack
 from coord_server.raft import (
     AppendRequest,
+    CommitNotice,
     Entry,
     EntryKind,
     Heartbeat,
@@ -144,6 +145,7 @@ def _lies(sender: NodeId, to: NodeId, term: Term) -> list[Message]:
             is_transfer=True,
         ),
         Heartbeat(sender=sender, to=to, term=later, commit=Index(1 << 40), read_round=0),
+        CommitNotice(sender=sender, to=to, term=later, commit=Index(1 << 40)),
         AppendRequest(
             sender=sender, to=to, term=later, prev_index=Index(entry.index - 1), prev_term=later,
             entries=(entry,), commit=entry.index,

@@ -20,6 +20,7 @@ from coord_server.raft.membership import Membership
 from coord_server.raft.messages import (
     AppendRequest,
     AppendResponse,
+    CommitNotice,
     Heartbeat,
     HeartbeatResponse,
     InstallSnapshot,
@@ -69,6 +70,7 @@ _FIXED: Final[tuple[tuple[int, Callable[..., Message], str, tuple[str, ...]], ..
     (10, TimeoutNow, "", ()),
     (11, ReadIndexRequest, "Q", ("context",)),
     (12, ReadIndexResponse, "QQ", ("context", "index")),
+    (13, CommitNotice, "Q", ("commit",)),
 )
 _HEAD_FIELDS: Final = ("sender", "to", "term")
 

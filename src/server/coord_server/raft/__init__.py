@@ -49,6 +49,7 @@ from coord_server.raft.membership import (
 from coord_server.raft.messages import (
     AppendRequest,
     AppendResponse,
+    CommitNotice,
     Heartbeat,
     HeartbeatResponse,
     InstallSnapshot,
@@ -100,6 +101,7 @@ __all__ = [
     "BadChange",
     "ChangeKind",
     "ChangeStep",
+    "CommitNotice",
     "ConfigApplied",
     "ConfigChange",
     "ConfigProposed",

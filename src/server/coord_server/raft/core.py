@@ -18,6 +18,7 @@ from coord_server.raft.member import Member
 from coord_server.raft.messages import (
     AppendRequest,
     AppendResponse,
+    CommitNotice,
     Heartbeat,
     HeartbeatResponse,
     InstallSnapshot,
@@ -372,7 +373,7 @@ class RaftCore:
             self._answer_earlier_term(message)
             return
         match message:
-            case AppendRequest() | Heartbeat() | InstallSnapshot():
+            case AppendRequest() | Heartbeat() | CommitNotice() | InstallSnapshot():
                 if self._heard_leader(message.sender):
                     self._take_from_leader(message)
             case AppendResponse():
@@ -388,12 +389,16 @@ class RaftCore:
             case _:
                 self._receive_answer(message)
 
-    def _take_from_leader(self, message: AppendRequest | Heartbeat | InstallSnapshot) -> None:
+    def _take_from_leader(
+        self, message: AppendRequest | Heartbeat | CommitNotice | InstallSnapshot
+    ) -> None:
         match message:
             case AppendRequest():
                 follower.take_append(self._member, message)
             case Heartbeat():
                 follower.take_heartbeat(self._member, message)
+            case CommitNotice():
+                follower.take_commit(self._member, message)
             case InstallSnapshot():
                 follower.take_snapshot(self._member, message)
             case _:
@@ -433,7 +438,7 @@ class RaftCore:
                 # depose a leader that works (thesis 4.2.3). Its leader's wish is another matter.
                 if member.sticks_to_leader() and not message.is_transfer:
                     return False
-            case AppendRequest() | Heartbeat() | InstallSnapshot():
+            case AppendRequest() | Heartbeat() | CommitNotice() | InstallSnapshot():
                 # From a leader that we may not know as a member: the change that adds it may be
                 # what it sends.
                 pass
@@ -448,7 +453,7 @@ class RaftCore:
     def _answer_earlier_term(self, message: Message) -> None:
         member = self._member
         match message:
-            case AppendRequest() | Heartbeat() | InstallSnapshot():
+            case AppendRequest() | Heartbeat() | CommitNotice() | InstallSnapshot():
                 if member.config.check_quorum or member.config.pre_vote:
                     follower.accept_later_term(member, message.sender)
             case PreVoteRequest():

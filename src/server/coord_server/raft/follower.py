@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from coord_server.raft.messages import (
     AppendRequest,
     AppendResponse,
+    CommitNotice,
     Heartbeat,
     HeartbeatResponse,
     InstallSnapshot,
@@ -55,6 +56,12 @@ def take_heartbeat(member: Member, message: Heartbeat) -> None:
             read_round=message.read_round,
         )
     )
+
+
+def take_commit(member: Member, message: CommitNotice) -> None:
+    """Commit, if the entry is the leader's: of its term there is one for an index (thesis 3.5)."""
+    if member.log.term_at(message.commit) == message.term:
+        member.commit_to(message.commit)
 
 
 def take_snapshot(member: Member, message: InstallSnapshot) -> None:

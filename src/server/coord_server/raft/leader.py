@@ -81,6 +81,7 @@ class Leadership:
         self._since_heartbeat += 1
         if self._since_heartbeat >= config.heartbeat_ticks:
             self._since_heartbeat = 0
+            self._reads.ask_all()
             for node in self.replication.progress:
                 self.replication.heartbeat(node, self._reads.round)
         return True
@@ -178,6 +179,7 @@ class Leadership:
         member = self._member
         known = self.replication.progress
         self.replication.follow_membership(recent_active=True)
+        self._reads.ask_all()
         if self.transfer_to != NOBODY and self.transfer_to not in member.membership.all_voters:
             self.transfer_to = NOBODY
         # A smaller quorum may have more in common.
@@ -236,9 +238,11 @@ class Leadership:
             # Nobody else can lead without this member's vote.
             self._answer(member.commit, askers)
         elif self._reads.begin(askers):
-            for node in member.membership.all_voters:
-                if node != member.me:
-                    self.replication.heartbeat(node, self._reads.round)
+            self._ask_for_confirmation()
+
+    def _ask_for_confirmation(self) -> None:
+        for node in self._reads.audience():
+            self.replication.heartbeat(node, self._reads.round)
 
     def _answer_confirmed(self) -> None:
         for index, askers in self._reads.confirmed():
@@ -267,6 +271,8 @@ class Leadership:
         progress = self.replication.progress.get(node)
         if progress is not None:
             progress.lost()
+        if self._reads.lost(node):
+            self._ask_for_confirmation()
 
     def snapshot_failed(self, node: NodeId) -> None:
         """``node`` did not get its snapshot."""

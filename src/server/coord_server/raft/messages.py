@@ -121,6 +121,19 @@ class HeartbeatResponse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommitNotice:
+    """Everything up to ``commit`` is committed; goes to a follower that was sent all of it.
+
+    There is no answer: it could only repeat what another says, and heartbeats make good a loss.
+    """
+
+    sender: NodeId
+    to: NodeId
+    term: Term
+    commit: Index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InstallSnapshot:
     """Replace your state and log by this; answered with an AppendResponse (thesis 5)."""
 
@@ -169,6 +182,7 @@ Message: TypeAlias = (
     | AppendResponse
     | Heartbeat
     | HeartbeatResponse
+    | CommitNotice
     | InstallSnapshot
     | TimeoutNow
     | ReadIndexRequest

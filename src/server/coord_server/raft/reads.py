@@ -4,6 +4,10 @@ Each read waits for one *round* of heartbeats: when a quorum has answered a hear
 after the read came, nobody else can have led, and committed something, before it came. Rounds are
 numbered, so an answer to a later one confirms all earlier ones, and a lost heartbeat is made good by
 any later one.
+
+One round goes to all voters, the next ones only to those who confirmed it first: that is a quorum, and
+the work of asking the others is spared. At every heartbeat, which goes to all, and when one of them is
+out of reach, the choice is forgotten; so one who falls silent holds reads up until the next heartbeat.
 """
 
 from __future__ import annotations
@@ -37,13 +41,15 @@ class _Waiting(NamedTuple):
 class ReadRounds:
     """The reads of one leadership."""
 
-    __slots__ = ("_acked", "_member", "_parked", "_waiting", "round")
+    __slots__ = ("_acked", "_member", "_parked", "_quick", "_waiting", "round")
 
     def __init__(self, member: Member) -> None:
         self._member = member
         # Rises within the leadership, and travels in every heartbeat.
         self.round = 0
         self._acked: dict[NodeId, int] = {}
+        # A quorum together with this member; empty: not chosen.
+        self._quick: tuple[NodeId, ...] = ()
         self._parked: list[Asker] = []
         self._waiting: deque[_Waiting] = deque()
 
@@ -66,6 +72,24 @@ class ReadRounds:
         self._waiting.append(_Waiting(self.round, self._member.commit, askers))
         return True
 
+    def audience(self) -> tuple[NodeId, ...]:
+        """Return whose heartbeats confirm a new round."""
+        member = self._member
+        return self._quick or tuple(
+            node for node in member.membership.all_voters if node != member.me
+        )
+
+    def ask_all(self) -> None:
+        """Forget who was quick: the next round goes to all."""
+        self._quick = ()
+
+    def lost(self, node: NodeId) -> bool:
+        """Note that a member is out of reach; return whether all must be asked, for rounds wait for it."""
+        if node not in self._quick:
+            return False
+        self.ask_all()
+        return bool(self._waiting)
+
     def acknowledged(self, node: NodeId, read_round: int) -> None:
         """``node`` answered a heartbeat of this round."""
         if read_round > self._acked.get(node, 0) and read_round <= self.round:
@@ -86,4 +110,10 @@ class ReadRounds:
         while self._waiting and self._waiting[0].number <= confirmed:
             waiting = self._waiting.popleft()
             done.append((waiting.read_index, waiting.askers))
+        if done and not self._quick:
+            self._quick = tuple(
+                node
+                for node in member.membership.all_voters
+                if node != member.me and acked[node] >= confirmed
+            )
         return done

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coord_server.raft.messages import AppendRequest, AppendResponse, Heartbeat
+from coord_server.raft.messages import AppendRequest, AppendResponse, CommitNotice, Heartbeat
 from coord_server.raft.progress import Progress, ProgressState
 from coord_server.raft.types import Index, NodeId
 
@@ -67,8 +67,12 @@ class Replication:
                 self._ask_for_snapshot(node, progress)
                 return
             entries = log.batch(previous, config.max_append_bytes)
-            if not (entries or even_empty or progress.commit_sent < member.commit):
-                return
+            if not (entries or even_empty):
+                if progress.state is ProgressState.REPLICATE:
+                    self._tell_commit(node, progress)
+                    return
+                if progress.commit_sent >= member.commit:
+                    return
             member.out.send.append(
                 AppendRequest(
                     sender=member.me,
@@ -82,6 +86,15 @@ class Replication:
             )
             progress.sent(Index(previous + len(entries)), member.commit)
             even_empty = False
+
+    def _tell_commit(self, node: NodeId, progress: Progress) -> None:
+        """Tell a follower that was sent all entries what is committed."""
+        member = self._member
+        if progress.commit_sent < member.commit:
+            member.out.send.append(
+                CommitNotice(sender=member.me, to=node, term=member.term, commit=member.commit)
+            )
+            progress.commit_sent = member.commit
 
     def heartbeat(self, node: NodeId, read_round: int) -> None:
         """Tell ``node`` that this member leads.
