@@ -73,7 +73,7 @@ class LogWriter:
 
     @property
     def busy(self) -> bool:
-        """Whether a write is under way in the background."""
+        """Whether a write is under way, or has failed."""
         return not self._idle.is_set()
 
     def queue(self, persist: Persist | None, messages: Sequence[Message] = ()) -> None:
@@ -86,7 +86,7 @@ class LogWriter:
     def write(self) -> Persist | None:
         """Write what is queued. Return what is durable now; None if nothing is, or ``written`` will tell.
 
-        Raises OSError as the disk does; the log is then unusable.
+        Raises OSError as the disk does; the log is then unusable, and nothing is written or sent any more.
         """
         if self.busy:
             return None
@@ -100,7 +100,10 @@ class LogWriter:
         if self._is_quick():
             # The others write at the same time (thesis 10.2.1).
             self._peers.flush()
+            # Busy for good if this fails: what waits for it must never leave, whoever calls next.
+            self._idle.clear()
             self._note(self._append(persist))
+            self._idle.set()
             if self._messages:
                 self._peers.send(self._take_messages())
             return persist

@@ -372,7 +372,8 @@ class Replica(ReplicaView):
     def _written(self, persist: Persist) -> None:
         if self._failure is None:
             done = Persisted(persist.index, persist.last_term, persist.term)
-            self._carry(self._core.step(done))
+            # At once: what else waits for the loop must not find a replica that goes on.
+            self._carry_or_die(self._core.step(done))
 
     def _membership_applied(self, event: ConfigApplied) -> None:
         self._take(self._core.step(event))

@@ -227,6 +227,8 @@ class Server:
         await self._listen_to_peers(peering, tls.peers)
         peering.attach(replica)
         await replica.start()
+        major_minor = ETCD_CLUSTER_VERSION.rpartition(".")[0]
+        log.info("enabled capabilities for version", cluster_version=major_minor)
         calls = self._calls = Calls(services, self.metrics)
         self._rpc = rpc = RpcServer(
             Registry(calls.methods),
