@@ -104,6 +104,7 @@ def test_log_of_a_life(tmp_path: Path) -> None:
     assert messages == [
         "accepted flag that has no effect here",
         "starting an etcd server",
+        "enabled capabilities for version",
         "published local member to cluster through raft",
         "serving client traffic insecurely; this is strongly discouraged!",
         "ready to serve client requests",
