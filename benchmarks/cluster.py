@@ -1,7 +1,7 @@
 """Three members next to three of etcd: ``python -m benchmarks.cluster [--only start,calls,failover,catch-up,recovery]``.
 
 * start: processes started to the first write acknowledged, resident memory of the idle members;
-* calls: h2load and etcd's own Go client through the leader and through a follower;
+* calls: h2load and etcd's own Go client through the leader and through a follower, and the latter through all members;
 * failover: kill -9 of the leader to the first write acknowledged by another member;
 * catch-up: a follower that was dead during many writes comes back while the leader goes on serving;
 * recovery: one member with a large data directory is started again.
@@ -45,6 +45,8 @@ CALLS = (
     *(("go", "get", n, 10_000) for n in (64, 256)),
     ("go", "lock-one", 16, 400),
 )
+# What a client does that knows all members, as programs are told to.
+SPREAD_CALLS = tuple(call for call in CALLS if call[0] == "go" and call[2] > 1)
 # How long one attempt to write may take while there is no leader.
 ATTEMPT_S = 1.0
 
@@ -95,7 +97,7 @@ async def start(trio: Trio) -> Figures:
 
 
 def rate(
-    node: Node, client: str, operation: str, in_flight: int, total: int, scratch: Path
+    endpoint: str, client: str, operation: str, in_flight: int, total: int, scratch: Path
 ) -> float:
     """Return operations per second."""
     row = Row(
@@ -111,7 +113,7 @@ def rate(
         print(f"{operation} {client} {in_flight}: {lack}")
         return 0.0
     done = subprocess.run(
-        command(row, node.endpoint, total, scratch, None),
+        command(row, endpoint, total, scratch, None),
         capture_output=True,
         text=True,
         timeout=600,
@@ -127,13 +129,18 @@ async def calls(trio: Trio, scratch: Path) -> Figures:
     """Measure requests at the leader and at a follower."""
     leader = await trio.leader()
     follower = trio.others(leader)[0]
-    await asyncio.to_thread(rate, leader, "h2load", "put", 64, 2_000, scratch)
+    await asyncio.to_thread(rate, leader.endpoint, "h2load", "put", 64, 2_000, scratch)
     figures: Figures = {}
     for where, node in (("leader", leader), ("follower", follower)):
         for call in CALLS:
             client, operation, in_flight, _ = call
             name = f"{operation} {client} {in_flight} {where} /s"
-            figures[name] = await asyncio.to_thread(rate, node, *call, scratch)
+            figures[name] = await asyncio.to_thread(rate, node.endpoint, *call, scratch)
+    everybody = ",".join(node.endpoint for node in trio.nodes)
+    for call in SPREAD_CALLS:
+        client, operation, in_flight, _ = call
+        name = f"{operation} {client} {in_flight} all members /s"
+        figures[name] = await asyncio.to_thread(rate, everybody, *call, scratch)
     return figures
 
 

@@ -1,8 +1,8 @@
 // A closed loop of concurrent callers with etcd's own Go client, measured.
 //
-//	goload HOST:PORT OPERATION CALLERS TOTAL
+//	goload HOST:PORT[,HOST:PORT...] OPERATION CALLERS TOTAL
 //
-// All callers share one client, as in a program; those that lock or campaign have a session each.
+// The client spreads its calls over all endpoints. All callers share one client, as in a program; those that lock or campaign have a session each.
 // Prints one line of JSON: {"ops", "seconds", "p50_us"}.
 package main
 
@@ -110,12 +110,12 @@ var operations = map[string]prepare{
 	"campaign": campaign,
 }
 
-func run(endpoint, operation string, callers, total int) error {
+func run(endpoints, operation string, callers, total int) error {
 	begin, known := operations[operation]
 	if !known {
 		return fmt.Errorf("no operation is called %q", operation)
 	}
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: dialTime})
+	client, err := clientv3.New(clientv3.Config{Endpoints: strings.Split(endpoints, ","), DialTimeout: dialTime})
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func run(endpoint, operation string, callers, total int) error {
 
 func main() {
 	if len(os.Args) != 5 {
-		fmt.Fprintln(os.Stderr, "usage: goload HOST:PORT OPERATION CALLERS TOTAL")
+		fmt.Fprintln(os.Stderr, "usage: goload HOST:PORT[,HOST:PORT...] OPERATION CALLERS TOTAL")
 		os.Exit(2)
 	}
 	callers, err := strconv.Atoi(os.Args[3])

@@ -10,6 +10,7 @@ import pytest
 from coord_server.raft import (
     AppendRequest,
     AppendResponse,
+    CommitNotice,
     ConfigChange,
     Heartbeat,
     Index,
@@ -229,6 +230,14 @@ def _heartbeat_commits_too_much(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replication, "heartbeat", heartbeat)
 
 
+def _notice_commits_any_entry(patch: pytest.MonkeyPatch) -> None:
+    def take_commit(member: Member, message: CommitNotice) -> None:
+        if message.commit <= member.log.last_index:
+            member.commit_to(message.commit)
+
+    patch.setattr(follower, "take_commit", take_commit)
+
+
 def _durable_whatever_was_written(patch: pytest.MonkeyPatch) -> None:
     def persisted(self: Member, event: Persisted) -> bool:
         self.durable = max(self.durable, min(event.index, self.log.last_index))
@@ -261,5 +270,6 @@ MUTANTS = (
     Mutant("vote for a log that is behind", "left behind", _votes_for_any_log),
     Mutant("two votes in a term", "empty", _votes_twice),
     Mutant("heartbeat commits beyond the match", "conflict", _heartbeat_commits_too_much),
+    Mutant("notice commits any entry", "told ahead", _notice_commits_any_entry),
     Mutant("durable whatever was written", "write under way", _durable_whatever_was_written),
 )

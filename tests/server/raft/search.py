@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from coord_server.raft import (
     AppendRequest,
     AppendResponse,
     ChangeKind,
     ChangeStep,
+    CommitNotice,
     ConfigChange,
     ConfigProposed,
     Entry,
@@ -38,6 +40,9 @@ from coord_server.raft import (
     VoteResponse,
 )
 from tests.server.raft.world import Broken, World, forget_hashes
+
+
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +338,29 @@ def _conflict() -> World:
     return world
 
 
+def _told_ahead() -> World:
+    """n1 has committed with n2; n3 hears of it before it has the entries, and has others in their place."""
+    world = _with_logs((1, 1), (1, 1), (1, 1, 2, 2))
+    world.step(1, Tick())
+    settled(world, but=(3,))
+    world.step(1, Tick())
+    settled(world, but=(2,), until=lambda w: bool(_to_third(w, AppendRequest)))
+    (append,) = _to_third(world, AppendRequest)
+    world.net = ()
+    # Of what it may be sent it gets nothing at first, so that n1 knows where their logs agree.
+    world.deliver(replace(append, entries=()))
+    settled(world, but=(2,), until=lambda w: bool(_to_third(w, AppendRequest)))
+    held = world.net
+    world.step(1, Proposed(b"a"))
+    settled(world, but=(3,), until=lambda w: bool(_to_third(w, CommitNotice)))
+    world.net = (*held, *_to_third(world, CommitNotice))
+    return world
+
+
+def _to_third(world: World, kind: type[M]) -> list[M]:
+    return [m for m in world.net if isinstance(m, kind) and m.to == 3]
+
+
 def _new_leader() -> World:
     """n2 leads and does not know that what n1 told to be committed is."""
     world = _elected()
@@ -467,6 +495,7 @@ ROOTS = (
     Root("left behind", _left_behind, Budget(max_term=3, proposals=1)),
     Root("old entry", _old_entry, Budget(max_term=6, proposals=1)),
     Root("conflict", _conflict, Budget(max_term=4, proposals=1)),
+    Root("told ahead", _told_ahead, Budget(max_term=4, proposals=1)),
     Root("new leader", _new_leader, Budget(max_term=3, proposals=1)),
     Root("deposed", _deposed, Budget(max_term=3, proposals=1)),
     Root("late messages", _late_messages, Budget(max_term=2, proposals=1)),
