@@ -32,17 +32,20 @@ def program() -> Path | None:
     return built
 
 
-def _build(go: str, target: Path) -> None:
-    environment = {
-        **os.environ,
+def environment(cache: Path) -> dict[str, str]:
+    """Return what Go must be told to build from Debian's packages alone."""
+    return {
         "GO111MODULE": "off",
         "GOFLAGS": "",
         "GOPATH": str(PACKAGES),
-        "GOCACHE": str(target.parent / "gocache"),
+        "GOCACHE": str(cache / "gocache"),
     }
+
+
+def _build(go: str, target: Path) -> None:
     done = subprocess.run(
         [go, "build", "-o", str(target), str(SOURCE)],
-        env=environment,
+        env=os.environ | environment(target.parent),
         capture_output=True,
         text=True,
         timeout=BUILD_TIMEOUT_S,

@@ -127,7 +127,12 @@ def _load_crl(context: ssl.SSLContext, path: str, flag: str) -> None:
     if path:
         try:
             context.load_verify_locations(cafile=path)
-        except (OSError, ssl.SSLError) as error:
+        except ssl.SSLError as error:
+            if error.reason != "NO_CERTIFICATE_OR_CRL_FOUND":
+                raise ValueError(f"{flag} {path}: {error}") from error
+            text = "no list in PEM form; `openssl crl -inform DER -in FILE -out FILE.pem` makes one of DER"
+            raise ValueError(f"{flag} {path}: {text}") from error
+        except OSError as error:
             raise ValueError(f"{flag} {path}: {error}") from error
         context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
 

@@ -58,18 +58,21 @@ def describe(view: View) -> SnapshotMeta:
 
 
 class Leader(Member):
-    """Member 1, with a state that others lack."""
+    """Member 1, or another, with a state that others lack."""
 
     def __init__(
         self,
         *,
         net: Net,
+        node: NodeId = N1,
+        term: int = 5,
         size: int = SMALL,
         limits: MeshLimits | None = None,
         linger_s: float = 60.0,
     ) -> None:
+        self.term = Term(term)
         super().__init__(
-            N1, net=net, limits=limits or MeshLimits(retry_min_s=0.01, retry_max_s=0.05)
+            node, net=net, limits=limits or MeshLimits(retry_min_s=0.01, retry_max_s=0.05)
         )
         self.backend = MemoryBackend()
         fill(self.backend, index=42, size=size)
@@ -86,7 +89,7 @@ class Leader(Member):
         return await self.source.take(self.backend, at_least=Index(at_least))
 
     def install(self, to: NodeId, snapshot: Snapshot) -> InstallSnapshot:
-        return InstallSnapshot(sender=N1, to=to, term=Term(5), snapshot=snapshot.meta)
+        return InstallSnapshot(sender=self.node, to=to, term=self.term, snapshot=snapshot.meta)
 
     async def offer(self, to: NodeId = N2) -> Snapshot:
         snapshot = await self.take()
@@ -328,6 +331,22 @@ async def test_a_newer_offer_takes_the_place_of_an_older_one() -> None:
         ]
         await idle(older)
         await idle(newer)
+
+
+async def test_an_offer_of_a_leader_that_was_deposed_is_declined() -> None:
+    """Simulated seed 14518: it took the place of the leader's, which then waited for its stall time."""
+    async with half_way() as (leader, follower, proxy, _):
+        deposed = Leader(net=leader.env.net, node=N3, term=4)
+        await deposed.listen()
+        follower.mesh.set_peers({N1: [f"http://{proxy.endpoint}"], N3: [deposed.url]})
+        deposed.mesh.set_peers({N2: [follower.url]})
+        await deposed.connected(N2)
+        await deposed.offer()
+        await deposed.heard.until(lambda: deposed.heard.outcomes == [(N2, False)])
+        proxy.pass_on()
+        await leader.heard.until(lambda: leader.heard.outcomes == [(N2, True)])
+        assert [message.sender for message, _ in follower.heard.snapshots] == [N1]
+        await stop(deposed)
 
 
 async def test_the_same_file_under_a_newer_offer_goes_on() -> None:

@@ -248,6 +248,10 @@ def test_files_that_cannot_be_used_are_named(files: Files) -> None:
         peer_listener_context(
             cert_file=files.cert, key_file=files.key, trusted_ca_file=files.ca, crl_file="/missing"
         )
+    with pytest.raises(ValueError, match="no list in PEM form; `openssl crl"):
+        peer_listener_context(
+            cert_file=files.cert, key_file=files.key, trusted_ca_file=files.ca, crl_file=files.key
+        )
     with pytest.raises(ValueError, match="/missing"):
         peer_dial_context(cert_file=files.cert, key_file=files.key, trusted_ca_file="/missing")
     with pytest.raises(ValueError, match="is not allowed"):

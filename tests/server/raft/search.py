@@ -41,7 +41,6 @@ from coord_server.raft import (
 )
 from tests.server.raft.world import Broken, World, forget_hashes
 
-
 M = TypeVar("M", bound=Message)
 
 

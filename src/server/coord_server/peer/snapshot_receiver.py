@@ -1,6 +1,7 @@
 """The follower's side of a snapshot's way: fetch it, piece by piece and again from where it broke off.
 
-There is one transfer at a time; a newer offer takes the place of an older one. The file is handed over
+There is one transfer at a time; a newer offer takes the place of an older one, but not that of a leader
+of an earlier term, whose snapshot nobody would install. The file is handed over
 when it is whole, on disk, read back and found right. Everything else removes it.
 """
 
@@ -89,6 +90,10 @@ class SnapshotReceiver:
                 self._owner.send_done(node, done)
                 return
         fetch = self._fetch
+        if fetch is not None and fetch.offer.install.term > offer.install.term:
+            text = f"member {fetch.node:x}, which leads since, sends one"
+            self._owner.send_done(node, SnapshotDone(offer.transfer_id, is_here=False, text=text))
+            return
         if fetch is not None and fetch.node == node and fetch.offer.digest == offer.digest:
             # The same file under a new number: what is here stays.
             fetch.offer = offer
