@@ -89,3 +89,67 @@ def test_who_cannot_install_a_snapshot_lets_the_leader_know(
     lines = asyncio.run(receive())
     assert mesh.reconnected == [A]
     assert "no room for somewhere" in lines[0]
+
+
+class _Snapshot:
+    """Counts who lets go of it."""
+
+    def __init__(self) -> None:
+        self.released = 0
+        self.meta = "what it covers"
+
+    def release(self) -> None:
+        self.released += 1
+
+
+class _Leading:
+    """A replica that led term 5 when it was asked for a snapshot."""
+
+    node_id, first_index = A, 1
+
+    def __init__(self, *, leads: bool, term: int) -> None:
+        self.raft_term, self.is_leader = 5, True
+        self._then = (term, leads)
+
+    async def flush(self) -> None:
+        self.raft_term, self.is_leader = self._then
+
+
+class _Source:
+    def __init__(self) -> None:
+        self.snapshot = _Snapshot()
+
+    async def take(self, _: object, *, at_least: int) -> _Snapshot:
+        assert at_least == 1
+        return self.snapshot
+
+
+class _Offers:
+    def __init__(self) -> None:
+        self.offered: list[Any] = []
+
+    def offer_snapshot(self, message: object, _: object) -> None:
+        self.offered.append(message)
+
+
+@pytest.mark.parametrize(
+    ("leads", "term", "offers"), [(True, 5, 1), (False, 5, 0), (False, 6, 0), (True, 7, 0)]
+)
+async def test_only_who_still_leads_the_term_offers_a_snapshot(
+    *, leads: bool, term: int, offers: int
+) -> None:
+    """Simulated seed 14518: a follower offered one in the term of its leader, as if it led."""
+    source, mesh = _Source(), _Offers()
+    unused = cast("Any", None)
+    loop = NodeLoop("m", on_problem=lambda _: None)
+    log = Log(clock=NodeClock(loop), write=lambda _: None)
+    link = ClusterLink(unused, cast("Any", source), log)
+    link.attach(cast("Any", mesh), cast("Any", _Leading(leads=leads, term=term)))
+    link.offer_snapshot(B)
+    async with asyncio.timeout(10.0):
+        while not (mesh.offered or source.snapshot.released):
+            await asyncio.sleep(0)
+    assert len(mesh.offered) == offers
+    assert source.snapshot.released == 1 - offers
+    assert [message.term for message in mesh.offered] == [5] * offers
+    await link.close()

@@ -88,16 +88,15 @@ class ClusterLink(Peers):
 
     @override
     def offer_snapshot(self, to: NodeId) -> None:
-        self._supervisor.spawn(self._offer(to), name="offer snapshot")
+        if self._replica is not None:
+            self._supervisor.spawn(self._offer(to, self._replica), name="offer snapshot")
 
     @override
     def active_since(self, node: NodeId) -> float | None:
         return None if self._mesh is None else self._mesh.active_since(node)
 
-    async def _offer(self, to: NodeId) -> None:
-        replica = self._replica
-        if replica is None:
-            return
+    async def _offer(self, to: NodeId, replica: Replica) -> None:
+        term = replica.raft_term
         try:
             # What the log still has need not be in it, and the backend lags behind the log.
             await replica.flush()
@@ -106,11 +105,11 @@ class ClusterLink(Peers):
             self._log.warning("no snapshot for a follower", to=f"{to:x}", error=str(error))
             self.snapshot_done(to, ok=False)
             return
-        message = InstallSnapshot(
-            sender=replica.node_id, to=to, term=replica.raft_term, snapshot=snapshot.meta
-        )
+        message = InstallSnapshot(sender=replica.node_id, to=to, term=term, snapshot=snapshot.meta)
         mesh = self._mesh
-        if mesh is None:
+        if mesh is None or not replica.is_leader or replica.raft_term != term:
+            # Who installs a snapshot follows its sender: only the leader of the term may offer one, and
+            # making it has taken time.
             snapshot.release()
             return
         try:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from coord_server.apply import Applied
     from coord_server.members import AppliedChange
     from coord_server.mvcc.prepared import Prepared
-    from coord_server.raft import Entry, HardState, Message
+    from coord_server.peer.mesh import Mesh
+    from coord_server.peer.snapshot_source import Snapshot
+    from coord_server.raft import Entry, HardState, InstallSnapshot, Message
     from coord_server.read_queue import ReadQueue
     from coord_server.state import State
 
@@ -292,6 +294,7 @@ class Observer:
 
         _replace(replica._peers, "send", followed)  # noqa: SLF001
         _replace(replica._writer, "_send", followed)  # noqa: SLF001
+        self._follow_offers(member, replica._peers._mesh)  # noqa: SLF001
         self._follow_reads(member, replica._reads._queue)  # noqa: SLF001
         received = replica.received
 
@@ -301,6 +304,18 @@ class Observer:
             received(messages)
 
         _replace(replica, "received", self.mail.shuffled(member, taken))
+
+    def _follow_offers(self, member: Member, mesh: Mesh | None) -> None:
+        if mesh is None:
+            return
+        rules, offer = self.rules, mesh.offer_snapshot
+
+        def offering(install: InstallSnapshot, snapshot: Snapshot) -> None:
+            for rule in rules:
+                rule.sending(member, (install,))
+            offer(install, snapshot)
+
+        _replace(mesh, "offer_snapshot", offering)
 
     def _follow_reads(self, member: Member, queue: ReadQueue) -> None:
         rules, ask, ready = self.rules, queue.ask, queue.ready

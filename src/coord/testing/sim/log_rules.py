@@ -15,6 +15,7 @@ from coord_server.raft import (
     EntryKind,
     Heartbeat,
     Index,
+    InstallSnapshot,
     ReadIndexRequest,
     ReadIndexResponse,
     Role,
@@ -86,7 +87,7 @@ class OneLeader(QuietRule):
     @override
     def sending(self, member: Member, messages: Sequence[Message]) -> None:
         for message in messages:
-            if isinstance(message, AppendRequest | Heartbeat | CommitNotice):
+            if isinstance(message, AppendRequest | Heartbeat | CommitNotice | InstallSnapshot):
                 self._claims(member, message.term)
 
     @override
