@@ -480,21 +480,10 @@ def commit_not_bounded(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(follower, "take_heartbeat", trusting)
 
 
-def notice_commits_any_entry(patch: pytest.MonkeyPatch) -> None:
-    """A follower commits up to where it is told, whatever it has there."""
-
-    def trusting(member: Any, message: Any) -> None:
-        if message.commit <= member.log.last_index:
-            member.commit_to(message.commit)
-
-    patch.setattr(follower, "take_commit", trusting)
-
-
 CLUSTER_MUTANTS: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
         ack_before_quorum,
-        notice_commits_any_entry,
         vote_not_persisted,
         messages_do_not_wait,
         old_leader_revokes,
