@@ -8,8 +8,10 @@ once with each server, alone; what counts is that it ends in the same way.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -102,25 +104,37 @@ def outcome(program: Path, test: str, directory: Path, scratch: Path) -> str:
     """Run one test with one server; return how it ended: passed, failed or hung."""
     home = scratch / f"{directory.name}-{test}"
     home.mkdir()
+    running = subprocess.Popen(
+        [
+            *(str(program), "-test.run", f"^{test}$", "-test.v"),
+            *("-bin-dir", str(directory), "-cert-dir", str(SOURCES / "integration/fixtures")),
+        ],
+        cwd=home,
+        env=clean_environment({"TMPDIR": str(home)}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
-        done = subprocess.run(
-            [
-                *(str(program), "-test.run", f"^{test}$", "-test.v"),
-                *("-bin-dir", str(directory), "-cert-dir", str(SOURCES / "integration/fixtures")),
-            ],
-            cwd=home,
-            env=clean_environment({"TMPDIR": str(home)}),
-            capture_output=True,
-            text=True,
-            timeout=RUN_WITHIN_S,
-            check=False,
-        )
+        said, _ = running.communicate(timeout=RUN_WITHIN_S)
     except subprocess.TimeoutExpired:
+        # Its servers have terminals of their own and would stay.
+        for pid in (*children(running.pid), running.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        running.communicate()
         return "hung"
-    if done.returncode == 0:
-        return "skipped" if f"--- SKIP: {test}" in done.stdout else "passed"
-    (scratch / f"{directory.name}-{test}.log").write_text(done.stdout + done.stderr)
+    if running.returncode == 0:
+        return "skipped" if f"--- SKIP: {test}" in said else "passed"
+    (scratch / f"{directory.name}-{test}.log").write_text(said)
     return "failed"
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started and that run."""
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(word) for thread in threads for word in thread.read_text().split()]
 
 
 def main() -> int:
