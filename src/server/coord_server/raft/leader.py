@@ -237,8 +237,20 @@ class Leadership:
         if member.alone:
             # Nobody else can lead without this member's vote.
             self._answer(member.commit, askers)
-        elif self._reads.begin(askers):
+            return
+        self._answer(member.commit, tuple(a for a in askers if self._vouches(a)))
+        others = tuple(a for a in askers if not self._vouches(a))
+        if others and self._reads.begin(others):
             self._ask_for_confirmation()
+
+    def _vouches(self, asker: Asker) -> bool:
+        """Tell whether a question proves by itself what a round of heartbeats proves for others.
+
+        It was sent after its reads came, by a member that was in this term then, as we are now. If the two
+        are a quorum, nobody was elected in a later term before the reads came.
+        """
+        member = self._member
+        return asker.node != member.me and member.membership.won_by((member.me, asker.node))
 
     def _ask_for_confirmation(self) -> None:
         for node in self._reads.audience():

@@ -5,6 +5,9 @@ after the read came, nobody else can have led, and committed something, before i
 numbered, so an answer to a later one confirms all earlier ones, and a lost heartbeat is made good by
 any later one.
 
+A follower's question is an answer as well: in a cluster of three it confirms itself, without a round
+(`Leadership._vouches`).
+
 One round goes to all voters, the next ones only to those who confirmed it first: that is a quorum, and
 the work of asking the others is spared. At every heartbeat, which goes to all, and when one of them is
 out of reach, the choice is forgotten; so one who falls silent holds reads up until the next heartbeat.
