@@ -480,20 +480,10 @@ def commit_not_bounded(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(follower, "take_heartbeat", trusting)
 
 
-def any_question_vouches(patch: pytest.MonkeyPatch) -> None:
-    """A follower's question proves that the leader leads, in clusters of any size."""
-
-    def vouches(self: Any, asker: Any) -> bool:
-        return bool(asker.node != self._member.me)
-
-    patch.setattr(Leadership, "_vouches", vouches)
-
-
 CLUSTER_MUTANTS: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
         ack_before_quorum,
-        any_question_vouches,
         vote_not_persisted,
         messages_do_not_wait,
         old_leader_revokes,

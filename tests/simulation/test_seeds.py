@@ -11,6 +11,7 @@ from coord.testing.sim import Plan, draw_options, draw_plan, run
 from coord.testing.sim.chance import Chance
 from coord.testing.sim.cli import main as program
 from coord.testing.sim.cli import run_elsewhere
+from coord.testing.sim.plan import Fault
 from coord.testing.sim.shrink import Budget, minimize, shrink
 from tests.simulation.mutants import MUTANTS, lying, planted
 
@@ -86,6 +87,15 @@ def test_a_failing_plan_becomes_small() -> None:
         assert len(small) < len(plan) / 4
         assert run(small).verdict == verdict
     assert run(small).problems == []
+
+
+def test_a_link_keeps_both_its_ends_in_a_smaller_plan() -> None:
+    """A plan with half a link cannot be run."""
+    plan = draw_plan(draw_options(1, members=3))
+    clog = Fault(id=1, at=1.0, kind="clog", on=("10.0.0.1", "10.0.0.2"), lasts=2.0, args={})
+    plan = replace(plan, faults=(clog,))
+    (left,) = shrink(plan, lambda candidate: len(candidate.faults) == 1).faults
+    assert left.on == clog.on
 
 
 def test_minimize_keeps_what_is_needed_together() -> None:

@@ -151,6 +151,13 @@ def _reads_without_a_round(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leadership, "_begin_reads", begin)
 
 
+def _any_question_vouches(patch: pytest.MonkeyPatch) -> None:
+    def vouches(self: Leadership, asker: Asker) -> bool:
+        return asker.node != self._member.me
+
+    patch.setattr(Leadership, "_vouches", vouches)
+
+
 def _snapshot_takes_back(patch: pytest.MonkeyPatch) -> None:
     def restore(self: Member, snapshot: SnapshotMeta) -> None:
         self.log.restart(snapshot.index, snapshot.term)
@@ -263,6 +270,7 @@ MUTANTS = (
     Mutant("two changes of membership in flight", "removal", _two_changes),
     Mutant("read before the own-term commit", "new leader", _reads_before_own_commit),
     Mutant("read without a round", "deposed", _reads_without_a_round),
+    Mutant("any question vouches", "deposed with another", _any_question_vouches),
     Mutant("snapshot lowers the commit", "late messages", _snapshot_takes_back),
     Mutant("acknowledged before the disk", "elected", _acknowledges_before_disk),
     Mutant("own copy counted before the disk", "elected", _own_copy_before_disk),

@@ -149,6 +149,8 @@ def _steps(state: State) -> Iterator[tuple[str, Step]]:
             yield f"apply {number}", _apply(number)
         if budget.crashes:
             yield f"crash {number}", _crash(number)
+        if budget.reads:
+            yield f"read {number}", _read(number)
         if node.core.role is not Role.LEADER:
             if node.core.term < budget.max_term:
                 yield f"campaign {number}", _tick(number)
@@ -157,8 +159,6 @@ def _steps(state: State) -> Iterator[tuple[str, Step]]:
             yield f"heartbeat {number}", _heartbeat(number)
         if budget.proposals:
             yield f"propose {number}", _proposal(number)
-        if budget.reads:
-            yield f"read {number}", _read(number)
         for change in budget.changes:
             yield f"change {number} {change}", _change(number, change)
 
@@ -380,6 +380,15 @@ def _deposed() -> World:
     return settled(world, but=(1,))
 
 
+def _deposed_with_another() -> World:
+    """The same of five: n1 and n2 have not heard of n3, which the others have elected."""
+    world = _elected((1, 2, 3, 4, 5))
+    world.step(3, Tick())
+    settled(world, but=(1, 2))
+    world.step(3, Proposed(b"a"))
+    return settled(world, but=(1, 2))
+
+
 def _late_messages() -> World:
     """All is settled; then old messages of this term come: an append, an answer, a snapshot."""
     world = _elected()
@@ -497,9 +506,10 @@ ROOTS = (
     Root("told ahead", _told_ahead, Budget(max_term=4, proposals=1)),
     Root("new leader", _new_leader, Budget(max_term=3, proposals=1)),
     Root("deposed", _deposed, Budget(max_term=3, proposals=1)),
+    Root("deposed with another", _deposed_with_another, Budget(max_term=3, proposals=0)),
     Root("late messages", _late_messages, Budget(max_term=2, proposals=1)),
     Root("late answers", _late_answers, Budget(max_term=4, proposals=1)),
-    Root("write under way", _write_under_way, Budget(max_term=4, proposals=1)),
+    Root("write under way", _write_under_way, Budget(max_term=4, proposals=1, reads=0)),
     Root("compacted", _compacted, Budget(max_term=2, proposals=1)),
     Root("removal", _removal, Budget(max_term=3, proposals=1, reads=0, changes=_REMOVALS)),
     Root("unapplied", _unapplied, Budget(max_term=3, proposals=1, reads=0)),

@@ -167,7 +167,7 @@ class WholeLeader(QuietRule):
         # (index, its term, the term in which it was committed at the latest), as first applied anywhere.
         self._committed: list[tuple[int, int, int]] = []
         self._leads: dict[int, int] = {}
-        self._changes: dict[int, list[int]] = {}
+        self._changes: dict[int, list[tuple[int, int]]] = {}
 
     @override
     def applied(self, member: Member, index: int, term: int, data: bytes, before: int) -> None:
@@ -196,7 +196,12 @@ class WholeLeader(QuietRule):
 
     def _campaigns(self, member: Member) -> None:
         applied, commit = member.applier.applied_index, member.core.commit_index
-        due = [i for i in self._changes.get(member.id, ()) if applied < i <= commit]
+        # What its disk has may have been replaced since in its log.
+        due = [
+            index
+            for index, term in self._changes.get(member.id, ())
+            if applied < index <= commit and member.core.term_at(Index(index)) == term
+        ]
         if due:
             text = f"campaigns before it has applied the change of membership at {due[0]}"
             self.report("R9", member.name, text)
@@ -208,8 +213,8 @@ class WholeLeader(QuietRule):
             changes.clear()
         if entries:
             first = entries[0].index
-            changes[:] = [index for index in changes if index < first]
-            changes += [entry.index for entry in entries if entry.kind is EntryKind.CONFIG]
+            changes[:] = [change for change in changes if change[0] < first]
+            changes += [(e.index, e.term) for e in entries if e.kind is EntryKind.CONFIG]
         core = member.core
         if core.role is not Role.LEADER:
             return
@@ -217,8 +222,8 @@ class WholeLeader(QuietRule):
         if own and not core.commits_own_term:
             text = f"proposes a change of membership at {own[0]} before it has committed anything"
             self.report("R9", member.name, text)
-        if sum(index > core.commit_index for index in changes) > 1:
-            text = f"has changes of membership at {changes}, and {core.commit_index} is committed"
+        if sum(index > core.commit_index for index, _ in changes) > 1:
+            text = f"has changes of membership at {[index for index, _ in changes]}, and {core.commit_index} is committed"
             self.report("R9", member.name, text)
 
 

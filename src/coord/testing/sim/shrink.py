@@ -152,7 +152,7 @@ def _simpler_faults(fault: Fault) -> list[Fault]:
     made: list[Fault] = []
     if fault.lasts > 0.1:  # noqa: PLR2004 - short enough for anybody
         made += [replace(fault, lasts=0.1), replace(fault, lasts=round(fault.lasts / 4, 3))]
-    if len(fault.on) > 1:
+    if len(fault.on) > 1 and fault.kind != "clog":  # that is of a link, which has two ends
         made.append(replace(fault, on=fault.on[:1]))
     if fault.args.get("leader"):
         made.append(replace(fault, args={**fault.args, "leader": False}))
