@@ -205,19 +205,25 @@ class _Phases:
         longest = world.options.lease_ttl_s * 1.2 + 2.0 + 3 * 1.0
         if not self._until(2 * longest, self._leases_are_gone):
             self._report("liveness", "leases that nobody renews are still there")
-        self._until(_ELECTIONS_S, self._agree)
-        newest = max((member.store.revision for member in world.observer.members), default=0)
         watchers = world.watchers
-        if not self._until(_ELECTIONS_S, lambda: all(w.reached >= newest for w in watchers)):
-            late = {w.name: w.reached for w in watchers if w.reached < newest}
-            self._report("liveness", f"watchers have reached {late}, and the store is at {newest}")
+        # At one and the same moment: what an operator writes beside a removal may be answered after
+        # everything else is done, and then all have to hear of it once more.
+        self._until(2 * _ELECTIONS_S, lambda: self._agree() and not self._late_watchers())
+        late = self._late_watchers()
+        if late:
+            self._report("liveness", f"watchers have reached {late}, and the store is further")
         for watcher in watchers:
             watcher.finish()
         world.observer.checkpoint()
-        # Once more: what an operator writes beside a removal may be answered when all else is done.
-        if not self._until(_ELECTIONS_S, self._agree):
+        if not self._agree():
             states = {m.name: digest_of(m) for m in world.observer.members}
             self._report("S1", f"members do not agree in the end: {states}")
+
+    def _late_watchers(self) -> dict[str, int]:
+        """Return how far those watchers have come that have not been told everything."""
+        world = self._world
+        newest = max((member.store.revision for member in world.observer.members), default=0)
+        return {w.name: w.reached for w in world.watchers if w.reached < newest}
 
     def _quiet(self) -> None:
         """Let all programs end: nothing of what they asked for may be left anywhere."""
