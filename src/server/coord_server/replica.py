@@ -349,15 +349,15 @@ class Replica(ReplicaView):
         """Do the part of a step that does not wait for the disk; queue the other."""
         if effects.status is not None:
             self._change_role(effects.status)
+        if effects.send:
+            # Before anything is applied: who is removed by that is no peer any more, and must hear of it.
+            self._peers.send(effects.send)
         if effects.install is not None:
             self._replace_state(effects.install)
         if effects.persist is not None or effects.send_after_persist:
             self._writer.queue(effects.persist, effects.send_after_persist)
         if effects.committed:
             self._applying.take(effects)
-        if effects.send:
-            # Answers go first: a client waits for them.
-            self._peers.send(effects.send)
         for read in effects.reads:
             self._reads.ready(read)
         for node in effects.snapshots:

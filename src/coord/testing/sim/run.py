@@ -42,6 +42,8 @@ _QUIET_S: Final = 20.0
 _CHECK_EVERY_S: Final = 5.0
 # A run that got less done has shown nothing.
 _LEAST_OK: Final = 0.2
+# Fewer operations than this no seed draws.
+_DRAWN_OPS: Final = 40
 
 
 @dataclass(kw_only=True)
@@ -260,7 +262,8 @@ class _Phases:
         for finding in judge(evidence):
             self._report(finding.rule, finding.text)
         total = sum(journal.counts.values())
-        if total and journal.counts["ok"] < _LEAST_OK * total:
+        # A plan that was made small for one fault has no share worth speaking of.
+        if total >= _DRAWN_OPS and journal.counts["ok"] < _LEAST_OK * total:
             self._report(
                 "floor", f"only {journal.counts['ok']} of {total} operations were answered"
             )
