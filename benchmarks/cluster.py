@@ -131,16 +131,15 @@ async def calls(trio: Trio, scratch: Path) -> Figures:
     follower = trio.others(leader)[0]
     await asyncio.to_thread(rate, leader.endpoint, "h2load", "put", 64, 2_000, scratch)
     figures: Figures = {}
-    for where, node in (("leader", leader), ("follower", follower)):
-        for call in CALLS:
+    for where, endpoint, chosen in (
+        ("leader", leader.endpoint, CALLS),
+        ("follower", follower.endpoint, CALLS),
+        ("all members", ",".join(node.endpoint for node in trio.nodes), SPREAD_CALLS),
+    ):
+        for call in chosen:
             client, operation, in_flight, _ = call
             name = f"{operation} {client} {in_flight} {where} /s"
-            figures[name] = await asyncio.to_thread(rate, node.endpoint, *call, scratch)
-    everybody = ",".join(node.endpoint for node in trio.nodes)
-    for call in SPREAD_CALLS:
-        client, operation, in_flight, _ = call
-        name = f"{operation} {client} {in_flight} all members /s"
-        figures[name] = await asyncio.to_thread(rate, everybody, *call, scratch)
+            figures[name] = await asyncio.to_thread(rate, endpoint, *call, scratch)
     return figures
 
 

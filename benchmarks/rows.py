@@ -53,11 +53,7 @@ def rows() -> list[Row]:
                 )
             )
     table.append(_row("grant h2load 64", "h2load", "grant", 64, 20_000, 0))
-    for operation, writes in (("put", 1), ("get", 0), ("txn", 1)):
-        table.extend(
-            _row(f"{operation} go {n}", "go", operation, n, total, writes)
-            for n, total in ((1, 3_000), (64, 30_000), (256, 30_000))
-        )
+    table.extend(_keys("go", (1, 3_000), (64, 30_000), (256, 30_000)))
     table.extend(
         [
             _row("grant go 64", "go", "grant", 64, 20_000, 0),
@@ -66,16 +62,8 @@ def rows() -> list[Row]:
             _row("campaign go 4", "go", "campaign", 4, 200, 2),
         ]
     )
-    for operation, writes in (("put", 1), ("get", 0), ("txn", 1)):
-        table.extend(
-            _row(f"{operation} aetcd {n}", "aetcd", operation, n, total, writes)
-            for n, total in ((1, 1_000), (64, 4_000), (256, 4_000))
-        )
-    for operation, writes in (("put", 1), ("get", 0), ("txn", 1)):
-        table.extend(
-            _row(f"{operation} sdk {n}", "sdk", operation, n, total, writes)
-            for n, total in ((1, 2_000), (64, 10_000), (256, 10_000))
-        )
+    table.extend(_keys("aetcd", (1, 1_000), (64, 4_000), (256, 4_000)))
+    table.extend(_keys("sdk", (1, 2_000), (64, 10_000), (256, 10_000)))
     table.extend(
         [
             _row("lock own names sdk 16", "sdk", "lock-own", 16, 2_000, 2),
@@ -86,6 +74,15 @@ def rows() -> list[Row]:
         ]
     )
     return table
+
+
+def _keys(client: str, *loads: tuple[int, int]) -> list[Row]:
+    """Rows of puts, gets and transactions, for each number of calls in flight and in all."""
+    return [
+        _row(f"{operation} {client} {n}", client, operation, n, total, writes)
+        for operation, writes in (("put", 1), ("get", 0), ("txn", 1))
+        for n, total in loads
+    ]
 
 
 def _row(name: str, client: str, operation: str, in_flight: int, total: int, writes: int) -> Row:

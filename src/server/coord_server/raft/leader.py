@@ -238,8 +238,9 @@ class Leadership:
             # Nobody else can lead without this member's vote.
             self._answer(member.commit, askers)
             return
-        self._answer(member.commit, tuple(a for a in askers if self._vouches(a)))
-        others = tuple(a for a in askers if not self._vouches(a))
+        vouching = tuple(asker for asker in askers if self._vouches(asker))
+        self._answer(member.commit, vouching)
+        others = tuple(asker for asker in askers if asker not in vouching)
         if others and self._reads.begin(others):
             self._ask_for_confirmation()
 
