@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -427,6 +429,24 @@ async def test_silent_connections_do_not_hold_up_a_drain(sockets: World) -> None
     assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_that_comes_as_the_server_closes_is_cut_off(
+    sockets: World, turns: int
+) -> None:
+    server, address = await sockets.serve()
+    assert isinstance(address, TcpAddress)
+    # The kernel connects before anybody has accepted; in which turn that happens differs.
+    with socket.create_connection((address.host, address.port)) as client:
+        client.settimeout(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await server.close()
+        with contextlib.suppress(ConnectionResetError):
+            assert (
+                client.recv(1) == b""
+            )  # and not BlockingIOError, which says that it is still open
 
 
 async def test_unix_socket(sockets: World, tmp_path: Path) -> None:

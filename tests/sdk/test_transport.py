@@ -140,6 +140,29 @@ async def test_a_stream_ends_with_its_connection(endpoint: str, transport: Carri
         assert await asyncio.wait_for(half_closed(carrier), 10) == 1
 
 
+@carriers
+async def test_a_connection_that_is_lost_while_much_is_sent(
+    endpoint: str, transport: Carrier
+) -> None:
+    async with Proxy(endpoint) as proxy, opened(transport, proxy.endpoint) as carrier:
+        for _ in range(10):
+            streams = [
+                await carrier.open_stream(methods.LEASE_KEEP_ALIVE.path, timeout=10)
+                for _ in range(20)
+            ]
+            for _ in range(20):
+                for stream in streams:
+                    stream.send(rpc_pb2.LeaseKeepAliveRequest(ID=1).SerializeToString())
+            await streams[0].receive()
+            proxy.cut()
+            for stream in streams:
+                with pytest.raises(RpcError) as caught:
+                    while await stream.receive() is not None:
+                        pass
+                assert caught.value.code is StatusCode.UNAVAILABLE, caught.value
+                stream.cancel()
+
+
 async def half_closed(carrier: Transport) -> int:
     """Use a stream to its end; a connection that has just died may take one more stream with it."""
     while True:

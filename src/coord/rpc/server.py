@@ -101,19 +101,18 @@ class RpcServer:
     async def close(self) -> None:
         """Stop at once: calls that run lose their connection. May be called twice."""
         self._is_draining = True
-        for listener in self._listeners:
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
             listener.close()
-        protocols = list(self._protocols)
-        for protocol in protocols:
+        for protocol in list(self._protocols):
             protocol.abort()
         await self.supervisor.close()
+        for listener in listeners:
+            await listener.wait_closed()
         if self._protocols:
             # Transports report their end in a later turn of the loop.
             self._empty = asyncio.Event()
             await self._empty.wait()
-        listeners, self._listeners = self._listeners, []
-        for listener in listeners:
-            await listener.wait_closed()
 
     # For the protocols.
 

@@ -9,7 +9,7 @@ import random
 import secrets
 import socket
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from coord.runtime.seams import Address, Env, TcpAddress, UnixAddress
 
@@ -54,8 +54,12 @@ class RealRand:
         return secrets.token_bytes(n)
 
 
+# Until a connection that was just accepted has told its protocol: its transport is made, then it is connected.
+_TURNS_TO_CONNECT: Final = 3
+
+
 class _RealListener:
-    def __init__(self, server: asyncio.AbstractServer, addresses: tuple[Address, ...]) -> None:
+    def __init__(self, server: asyncio.Server, addresses: tuple[Address, ...]) -> None:
         self._server = server
         self._addresses = addresses
 
@@ -64,11 +68,17 @@ class _RealListener:
         return self._addresses
 
     def close(self) -> None:
-        self._server.close()
+        # Nothing is accepted from here on, but what has been accepted gets its transport in the next turn, and
+        # asyncio leaves its socket open for good if the server is closed by then.
+        loop = self._server.get_loop()
+        for listening in self._server.sockets:
+            loop.remove_reader(listening.fileno())
+        loop.call_soon(self._server.close)
 
     async def wait_closed(self) -> None:
-        # From 3.12 on this would also wait for the connections, which their owner closes after the listener.
-        await asyncio.sleep(0)
+        # The server's own would, from 3.12 on, wait for the connections, too, which their owner closes.
+        for _ in range(_TURNS_TO_CONNECT):
+            await asyncio.sleep(0)
 
 
 def _bound(server: asyncio.Server) -> tuple[Address, ...]:

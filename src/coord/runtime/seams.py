@@ -84,7 +84,7 @@ class Listener(Protocol):
         ...
 
     async def wait_closed(self) -> None:
-        """Wait until the socket is released."""
+        """Wait until the socket is released, and the protocols of what it accepted know of it."""
         ...
 
 

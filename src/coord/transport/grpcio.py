@@ -44,6 +44,9 @@ _OPTIONS = (
 # What gRPC says when a call never had a connection.
 _NEVER_SENT = ("failed to connect", "connection refused", "dns resolution failed", "no such file")
 
+# What it makes up for a stream whose connection was gone at a write, instead of what became of the stream.
+_LOST_AT_A_WRITE = "Internal error from Core"
+
 
 class _Peer:
     def __init__(self, endpoint: Endpoint, channel: grpc.aio.Channel) -> None:
@@ -289,6 +292,8 @@ def _error(error: grpc.RpcError) -> RpcError:
         return RpcError(StatusCode.UNKNOWN, str(error))
     code = StatusCode(error.code().value[0])
     text = error.details() or ""
+    if code is StatusCode.INTERNAL and text == _LOST_AT_A_WRITE:
+        code, text = StatusCode.UNAVAILABLE, "the connection was lost"
     sent = not (code is StatusCode.UNAVAILABLE and any(w in text.lower() for w in _NEVER_SENT))
     trailers = tuple([(str(k), v) for k, v in error.trailing_metadata() or ()])
     return RpcError(code, text, trailers=trailers, sent=sent)
