@@ -42,8 +42,6 @@ _QUIET_S: Final = 20.0
 _CHECK_EVERY_S: Final = 5.0
 # A run that got less done has shown nothing.
 _LEAST_OK: Final = 0.2
-# Fewer operations than this no seed draws.
-_DRAWN_OPS: Final = 40
 
 
 @dataclass(kw_only=True)
@@ -262,8 +260,7 @@ class _Phases:
         for finding in judge(evidence):
             self._report(finding.rule, finding.text)
         total = sum(journal.counts.values())
-        # A plan that was made small for one fault has no share worth speaking of.
-        if total >= _DRAWN_OPS and journal.counts["ok"] < _LEAST_OK * total:
+        if journal.counts["ok"] < _LEAST_OK * total:
             self._report(
                 "floor", f"only {journal.counts['ok']} of {total} operations were answered"
             )
