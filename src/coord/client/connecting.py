@@ -1,0 +1,118 @@
+"""From arguments to a client: :func:`connect`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from coord.client.client import CLOSE_WITHIN_S, Client
+from coord.core import DEFAULT_REQUEST_TIMEOUT_S, Core, Options
+from coord.errors import ClientClosed, ForkedError, InvalidArgument
+from coord.runtime import Runtime, finish, real_env
+from coord.target import TargetKind, parse_target
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from types import TracebackType
+
+    from coord.core import Carrier, Placement
+    from coord.runtime import Env
+    from coord.target import TlsConfig
+
+
+def connect(
+    endpoints: str | Sequence[str] | None = None,
+    *,
+    tls: TlsConfig | None = None,
+    request_timeout: float | None = None,
+    runtime: Placement = "thread",
+    transport: Carrier = "native",
+    name: str | None = None,
+) -> Connecting:
+    """Connect to a store: ``async with coord.connect() as client``, or ``client = await coord.connect()``.
+
+    ``endpoints``: see :mod:`coord.target`; None means ``COORD_ENDPOINTS``, else ``local:``.
+    ``request_timeout`` in seconds bounds every single request; None means the URL's, else 10.
+    ``runtime="inline"`` runs the client on the caller's loop instead of a thread of its own: lower latency, but a
+    blocked loop then blocks lease renewals too, and other loops and threads must not outlive it.
+    ``name`` appears in the name of the thread and in messages.
+    Network connections are made when they are needed, so that a store that is down is noticed by the first call.
+
+    Raises :class:`InvalidArgument` at once when an argument is wrong.
+    """
+    target = parse_target(endpoints, tls=tls)
+    limit = request_timeout if request_timeout is not None else target.request_timeout
+    if limit is not None and not limit > 0:
+        raise InvalidArgument(f"request_timeout must be more than 0 seconds, not {limit}")
+    if runtime not in ("thread", "inline"):
+        raise InvalidArgument(f"runtime must be 'thread' or 'inline', not {runtime!r}")
+    if transport not in ("native", "grpcio"):
+        raise InvalidArgument(f"transport must be 'native' or 'grpcio', not {transport!r}")
+    if transport == "grpcio" and target.kind is TargetKind.MEMORY:
+        raise InvalidArgument("memory: needs the native transport: gRPC cannot see its network")
+    return Connecting(
+        Options(
+            target=target,
+            request_timeout=DEFAULT_REQUEST_TIMEOUT_S if limit is None else limit,
+            placement=runtime,
+            carrier=transport,
+            name=name or "coord",
+        )
+    )
+
+
+class Connecting:
+    """A connection about to be made: await it, or enter it. Nothing happens before."""
+
+    def __init__(self, options: Options, env: Env | None = None) -> None:
+        self._options = options
+        self._env = env
+        self._client: Client | None = None
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        """Make the client; its owner must close it."""
+        return open_client(self._options, self._env).__await__()
+
+    async def __aenter__(self) -> Client:
+        """Make the client for this block."""
+        if self._client is not None:
+            raise InvalidArgument("this connection is in use: call connect() again")
+        self._client = await open_client(self._options, self._env)
+        return self._client
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the client."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+
+async def open_client(options: Options, env: Env | None = None) -> Client:
+    """Start a runtime and put a client on it. A cancelled or failed start leaves nothing behind."""
+    world = env or real_env()
+    if options.placement == "inline":
+        runtime = Runtime.inline(world, forked=ForkedError, stopped=ClientClosed)
+    else:
+        runtime = Runtime.threaded(
+            world, f"{options.name}-runtime", forked=ForkedError, stopped=ClientClosed
+        )
+    made: list[Core] = []
+
+    async def start() -> Core:
+        made.append(await Core.start(options, runtime))
+        return made[0]
+
+    async def undo() -> None:
+        for core in made:
+            await runtime.run(core.close())
+        await runtime.aclose()
+
+    try:
+        return Client(await runtime.run(start()))
+    except BaseException:
+        await finish(undo(), within=CLOSE_WITHIN_S)
+        raise
