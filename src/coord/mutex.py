@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from coord.store.values import KeyValue
 
 _EXPLAIN_WITHIN_S = 0.25
+# Kept: json.dumps() makes an encoder for every call that asks for other separators than the usual.
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class MutexGrant(Grant):
@@ -194,7 +196,7 @@ class Mutex:
         }
         if self._label is not None:
             entry["label"] = self._label
-        return json.dumps(entry, separators=(",", ":")).encode()
+        return _to_json(entry).encode()
 
     # -- reentrancy ------------------------------------------------------------------------------------------------
 

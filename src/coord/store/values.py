@@ -7,7 +7,19 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from coord.wire import kv_pb2
+
+
+def slot_setters(kind: type) -> tuple[Callable[[object, object], None], ...]:
+    """Return what sets the fields of a frozen dataclass with slots, in their order.
+
+    Its own constructor goes through ``object.__setattr__`` for each field, which is most of what an event or a key
+    costs. For the few places that make values by the thousand, and only for an object that nobody else has seen.
+    """
+    slots: tuple[str, ...] = vars(kind)["__slots__"]
+    return tuple([vars(kind)[name].__set__ for name in slots])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +40,25 @@ class KeyValue:
     @classmethod
     def from_wire(cls, kv: kv_pb2.KeyValue) -> KeyValue:
         """Convert the wire form."""
-        return cls(
-            key=kv.key,
-            value=kv.value,
-            create_revision=kv.create_revision,
-            mod_revision=kv.mod_revision,
-            version=kv.version,
-            lease=kv.lease,
-        )
+        made = _new(cls)
+        _set_key(made, kv.key)
+        _set_value(made, kv.value)
+        _set_create_revision(made, kv.create_revision)
+        _set_mod_revision(made, kv.mod_revision)
+        _set_version(made, kv.version)
+        _set_lease(made, kv.lease)
+        return made
+
+
+_new = object.__new__
+(
+    _set_key,
+    _set_value,
+    _set_create_revision,
+    _set_mod_revision,
+    _set_version,
+    _set_lease,
+) = slot_setters(KeyValue)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +116,18 @@ class WatchEvent:
     kv: KeyValue
     previous: KeyValue | None = None
 
+    @classmethod
+    def from_wire(
+        cls, event: kv_pb2.Event, kv: kv_pb2.KeyValue, *, with_previous: bool
+    ) -> WatchEvent:
+        """Convert the wire form; ``kv`` is the event's, which the caller has looked at."""
+        made = _new(cls)
+        _set_type(made, EventType.DELETE if event.type else EventType.PUT)
+        _set_kv(made, KeyValue.from_wire(kv))
+        has_previous = with_previous and event.HasField("prev_kv")
+        _set_previous(made, KeyValue.from_wire(event.prev_kv) if has_previous else None)
+        return made
+
     @property
     def key(self) -> bytes:
         """The key that changed."""
@@ -112,6 +147,9 @@ class WatchEvent:
     def is_create(self) -> bool:
         """Whether the put created the key."""
         return self.type is EventType.PUT and self.kv.create_revision == self.kv.mod_revision
+
+
+_set_type, _set_kv, _set_previous = slot_setters(WatchEvent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

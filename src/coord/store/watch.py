@@ -27,7 +27,7 @@ from coord.errors import (
 )
 from coord.rpc.status import RpcError, StatusCode
 from coord.store.caller import decode
-from coord.store.values import EventType, KeyValue, WatchBatch, WatchEvent
+from coord.store.values import WatchBatch, WatchEvent
 from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
@@ -171,7 +171,12 @@ class WatchFeed:
             return
         wire = [*self._fragments, *response.events] if self._fragments else response.events
         self._fragments = []
-        events = [_event(e) for e in wire if e.kv.mod_revision >= self.next_revision]
+        low, previous = self.next_revision, self.spec.prev_kv
+        events = [
+            WatchEvent.from_wire(event, kv, with_previous=previous)
+            for event in wire
+            if (kv := event.kv).mod_revision >= low
+        ]
         if not wire:
             self.on_progress(response.header.revision)
             return
@@ -193,14 +198,6 @@ class WatchFeed:
         self._batches.append(batch)
         self._buffered += len(batch.events)
         self._wake.set()
-
-
-def _event(event: kv_pb2.Event) -> WatchEvent:
-    return WatchEvent(
-        type=EventType.DELETE if event.type else EventType.PUT,
-        kv=KeyValue.from_wire(event.kv),
-        previous=KeyValue.from_wire(event.prev_kv) if event.HasField("prev_kv") else None,
-    )
 
 
 class WatchMux:
