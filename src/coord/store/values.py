@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from coord.wire import kv_pb2
 
@@ -116,18 +116,6 @@ class WatchEvent:
     kv: KeyValue
     previous: KeyValue | None = None
 
-    @classmethod
-    def from_wire(
-        cls, event: kv_pb2.Event, kv: kv_pb2.KeyValue, *, with_previous: bool
-    ) -> WatchEvent:
-        """Convert the wire form; ``kv`` is the event's, which the caller has looked at."""
-        made = _new(cls)
-        _set_type(made, EventType.DELETE if event.type else EventType.PUT)
-        _set_kv(made, KeyValue.from_wire(kv))
-        has_previous = with_previous and event.HasField("prev_kv")
-        _set_previous(made, KeyValue.from_wire(event.prev_kv) if has_previous else None)
-        return made
-
     @property
     def key(self) -> bytes:
         """The key that changed."""
@@ -150,6 +138,33 @@ class WatchEvent:
 
 
 _set_type, _set_kv, _set_previous = slot_setters(WatchEvent)
+_PUT, _DELETE = EventType.PUT, EventType.DELETE
+
+
+def events_from_wire(
+    wire: Iterable[kv_pb2.Event], low: int, *, with_previous: bool
+) -> list[WatchEvent]:
+    """Convert the events at revision ``low`` and later. One loop without a call: a watch lives by it."""
+    events: list[WatchEvent] = []
+    for event in wire:
+        kv = event.kv
+        revision = kv.mod_revision
+        if revision < low:
+            continue
+        pair = _new(KeyValue)
+        _set_key(pair, kv.key)
+        _set_value(pair, kv.value)
+        _set_create_revision(pair, kv.create_revision)
+        _set_mod_revision(pair, revision)
+        _set_version(pair, kv.version)
+        _set_lease(pair, kv.lease)
+        made = _new(WatchEvent)
+        _set_type(made, _DELETE if event.type else _PUT)
+        _set_kv(made, pair)
+        has_previous = with_previous and event.HasField("prev_kv")
+        _set_previous(made, KeyValue.from_wire(event.prev_kv) if has_previous else None)
+        events.append(made)
+    return events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

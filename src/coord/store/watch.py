@@ -27,7 +27,7 @@ from coord.errors import (
 )
 from coord.rpc.status import RpcError, StatusCode
 from coord.store.caller import decode
-from coord.store.values import WatchBatch, WatchEvent
+from coord.store.values import WatchBatch, events_from_wire
 from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
@@ -171,12 +171,7 @@ class WatchFeed:
             return
         wire = [*self._fragments, *response.events] if self._fragments else response.events
         self._fragments = []
-        low, previous = self.next_revision, self.spec.prev_kv
-        events = [
-            WatchEvent.from_wire(event, kv, with_previous=previous)
-            for event in wire
-            if (kv := event.kv).mod_revision >= low
-        ]
+        events = events_from_wire(wire, self.next_revision, with_previous=self.spec.prev_kv)
         if not wire:
             self.on_progress(response.header.revision)
             return
