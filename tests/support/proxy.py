@@ -38,6 +38,7 @@ class Proxy:
         self._down = asyncio.Event()
         self._up.set()
         self._down.set()
+        self._stranded: list[asyncio.Event] = []
         self.connections = 0
         self.bytes_up = 0
 
@@ -63,6 +64,8 @@ class Proxy:
     ) -> None:
         await self.refuse()
         self.pass_on()
+        for gate in self._stranded:
+            gate.set()
         self.cut()
         while self._tasks:
             await asyncio.wait(list(self._tasks))
@@ -92,6 +95,14 @@ class Proxy:
     def hold_answers(self) -> None:
         """Keep what the server sends from now on."""
         self._down.clear()
+
+    def strand(self) -> None:
+        """Let nothing through any more on the connections that exist, and keep them open; new ones pass."""
+        self._stranded += [self._up, self._down]
+        self._up.clear()
+        self._down.clear()
+        self._up, self._down = asyncio.Event(), asyncio.Event()
+        self.pass_on()
 
     def pass_on(self) -> None:
         """Forward again, first what was held."""
