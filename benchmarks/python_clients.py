@@ -150,6 +150,10 @@ def takes(contestant: Contestant, row: Row) -> bool:
     return contestant.label not in SESSIONLESS
 
 
+class Failed(Exception):
+    """A client did not do what was asked of it."""
+
+
 class Run:
     """The servers, and what was measured so far."""
 
@@ -188,13 +192,11 @@ class Run:
             except (ValueError, subprocess.SubprocessError) as problem:
                 process.kill()
                 errors.seek(0)
-                text = f"{row.name}: {contestant.label}: {problem}\n{errors.read()[-2000:]}"
-                raise SystemExit(text) from problem
+                raise Failed(f"{problem}\n{errors.read()[-2000:]}") from problem
         if row.writes_per_op is not None:
             moved = asyncio.run(_state(url))[0] - before
             if moved != result["ops"] * row.writes_per_op:
-                text = f"{result['ops']} operations moved the revision by {moved}"
-                raise SystemExit(f"{row.name}: {contestant.label}: {text}")
+                raise Failed(f"{result['ops']} operations moved the revision by {moved}")
         return result | {"neighbours": others.cores}
 
     def _follow(self, process: subprocess.Popen[str], url: str, row: Row) -> dict[str, float]:
@@ -301,18 +303,25 @@ def judge(chosen: list[Row], found: dict[str, Figures]) -> list[dict[str, object
 
 def measure_all(
     run: Run, chosen: list[Row], clients: list[Contestant], rounds: int
-) -> dict[str, Figures]:
+) -> tuple[dict[str, Figures], dict[str, str]]:
     """Measure row by row, in each round all clients in turn."""
     found: dict[str, Figures] = {}
+    failures: dict[str, str] = {}
     for row in chosen:
         figures: Figures = {c.label: [] for c in clients if takes(c, row)}
         for _ in range(rounds):
             for contestant in clients:
-                if takes(contestant, row):
+                if contestant.label not in figures:
+                    continue
+                try:
                     figures[contestant.label].append(run.measure(contestant, row))
+                except Failed as failure:
+                    del figures[contestant.label]
+                    failures[f"{row.name}: {contestant.label}"] = str(failure)
+                    print(f"failed: {row.name}: {contestant.label}: {failure}", flush=True)
         table(row, figures)
         found[row.name] = figures
-    return found
+    return found, failures
 
 
 def chosen_by(words: str) -> Callable[[str], bool]:
@@ -346,13 +355,14 @@ def main() -> int:
         etcd = stack.enter_context(real_etcd(scratch / "etcd"))
         ours = stack.enter_context(coord_server_process(scratch / "coord"))
         run = Run(etcd.url, ours.url, options.seconds)
-        found = measure_all(run, chosen, clients, options.rounds)
+        found, failures = measure_all(run, chosen, clients, options.rounds)
     kept = judge(chosen, found)
     keep(
         "python-clients",
         {
             "seconds": round(time.perf_counter() - began),
             "missing": lacks,
+            "failed": failures,
             "targets": kept,
             "rows": found,
         },

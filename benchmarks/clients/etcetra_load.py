@@ -38,11 +38,13 @@ async def calls(
     async def txn(_: int, number: int) -> None:
         key = f"/bench/{number % 10_000:08}"
 
-        def build(success: Any, _: Any) -> None:
-            success.put(key, VALUE)
-            success.get(key, serializable=False)
+        def build(success: Any, failure: Any) -> None:
+            for branch in (success, failure):
+                branch.put(key, VALUE)
+                branch.get(key, serializable=False)
 
-        await communicator.txn_compare([etcetra.CompareKey(key).version > -1], build)
+        # 0.1.19 can compare values only: other comparisons raise TypeError.
+        await communicator.txn_compare([etcetra.CompareKey(key).value != ""], build)
 
     async def lock(caller: int, _: int) -> None:
         async with client.with_lock(f"bench/etcetra{caller}", ttl=30):
