@@ -187,6 +187,7 @@ class Run:
                     process.kill()  # how long a client takes to end them is not asked, and one never does
                 else:
                     process.communicate(timeout=60)
+                    done: subprocess.CompletedProcess[str]
                     done = subprocess.CompletedProcess(process.args, process.returncode)
                     done.check_returncode()
             except (ValueError, subprocess.SubprocessError) as problem:
