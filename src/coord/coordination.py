@@ -32,6 +32,8 @@ class Coordination:
         self.renewals = RenewalPool(core.transport, core.env, core.supervisor)
         self.sessions: dict[Session, None] = {}
         """Open sessions, in the order of their opening; closed with the client."""
+        self.may_fence = True
+        """Whether the store lets us write the create fences, below ``_coord/`` (C5)."""
         self._default: Session | None = None
         self._default_lock = asyncio.Lock()
         core.at_close(self._close_sessions)
@@ -65,6 +67,18 @@ class Coordination:
                 await current.open()
                 self._default = current
             return current
+
+    def go_without_fences(self) -> None:
+        """Note, and say once, that the store denies the keys of the create fences (C17)."""
+        if self.may_fence:
+            self.may_fence = False
+            asyncio.get_running_loop().call_exception_handler(
+                {
+                    "message": "coord: the store denies access to keys below '_coord/': locks and elections stay"
+                    " correct, but what a lost answer leaves behind may block others for up to a third of the TTL;"
+                    " grant this user readwrite on the prefix '_coord/'"
+                }
+            )
 
     def background(
         self, coro: Coroutine[Any, Any, object], *, name: str
