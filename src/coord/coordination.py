@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord.errors import ClientClosed, CoordError, ForkedError
+from coord.names import Names
 from coord.renewal import RenewalPool
 from coord.runtime import ForkedRuntime
 from coord.session import Session
@@ -32,6 +33,7 @@ class Coordination:
         self.renewals = RenewalPool(core.transport, core.env, core.supervisor)
         self.sessions: dict[Session, None] = {}
         """Open sessions, in the order of their opening; closed with the client."""
+        self._names = Names() if core.options.debug else None
         self.may_fence = True
         """Whether the store lets us write the create fences, below ``_coord/`` (C5)."""
         self._default: Session | None = None
@@ -67,6 +69,12 @@ class Coordination:
                 await current.open()
                 self._default = current
             return current
+
+    def claim(self, name: bytes) -> bytes:
+        """Return a recipe's name. In debug mode raises :class:`NameConflict` (C1)."""
+        if self._names is not None:
+            self._names.claim(name)
+        return name
 
     def go_without_fences(self) -> None:
         """Note, and say once, that the store denies the keys of the create fences (C17)."""

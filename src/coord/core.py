@@ -40,6 +40,7 @@ class Options:
     placement: Placement = "thread"
     carrier: Carrier = "native"
     name: str = "coord"
+    debug: bool = False
 
 
 class Core:

@@ -27,6 +27,7 @@ def connect(
     runtime: Placement = "thread",
     transport: Carrier = "native",
     name: str | None = None,
+    debug: bool = False,
 ) -> Connecting:
     """Connect to a store: ``async with coord.connect() as client``, or ``client = await coord.connect()``.
 
@@ -35,6 +36,8 @@ def connect(
     ``runtime="inline"`` runs the client on the caller's loop instead of a thread of its own: lower latency, but a
     blocked loop then blocks lease renewals too, and other loops and threads must not outlive it.
     ``name`` appears in the name of the thread and in messages.
+    ``debug=True`` looks for mistakes at some cost: recipes whose names would count each other's keys raise
+    :class:`NameConflict`.
     Network connections are made when they are needed, so that a store that is down is noticed by the first call.
 
     Raises :class:`InvalidArgument` at once when an argument is wrong.
@@ -56,6 +59,7 @@ def connect(
             placement=runtime,
             carrier=transport,
             name=name or "coord",
+            debug=debug,
         )
     )
 

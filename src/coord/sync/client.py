@@ -33,13 +33,19 @@ def connect(
     request_timeout: float | None = None,
     transport: Carrier = "native",
     name: str | None = None,
+    debug: bool = False,
 ) -> Client:
     """Connect to a store: ``with coord.sync.connect() as client``, or keep the client and close it yourself.
 
     As :func:`coord.connect`, on a thread of the client's own.
     """
     connecting = client.connect(
-        endpoints, tls=tls, request_timeout=request_timeout, transport=transport, name=name
+        endpoints,
+        tls=tls,
+        request_timeout=request_timeout,
+        transport=transport,
+        name=name,
+        debug=debug,
     )
     return _open(connecting._options)  # noqa: SLF001 - one product, two faces  # pyright: ignore[reportPrivateUsage]
 
