@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         SessionExpired,
         SessionShared,
         TooLarge,
+        TxnTooLarge,
         Unavailable,
     )
     from coord.grants import Grant, Hold
@@ -102,6 +103,7 @@ _HOMES = {
         "SessionExpired",
         "SessionShared",
         "TooLarge",
+        "TxnTooLarge",
         "Unavailable",
     ),
     "coord.grants": ("Grant", "Hold"),
@@ -187,6 +189,7 @@ __all__ = [
     "TooLarge",
     "Txn",
     "TxnResult",
+    "TxnTooLarge",
     "Unavailable",
     "Watch",
     "WatchBatch",

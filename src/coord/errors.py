@@ -127,6 +127,13 @@ class TooLarge(RequestRefused):
     """The request, or its answer, is larger than the limit."""
 
 
+class TxnTooLarge(TooLarge):
+    """A transaction has more comparisons, or more operations in one branch, than are allowed; nothing was sent.
+
+    Allowed are the client's ``max_txn_ops``, or what the server says when that is less.
+    """
+
+
 class ProtocolError(CoordError):
     """The other side broke the protocol, or is not an etcd v3 endpoint."""
 
@@ -254,6 +261,7 @@ _BY_TEXT: dict[str, type[RequestRefused]] = {
     "etcdserver: key not found": KeyNotFound,
     "etcdserver: mvcc: database space exceeded": NoSpace,
     "etcdserver: request is too large": TooLarge,
+    "etcdserver: too many operations in txn request": TxnTooLarge,
 }
 _COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 # Texts that arrive with UNKNOWN or UNAVAILABLE although the server says that nothing was done.

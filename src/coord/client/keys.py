@@ -127,14 +127,24 @@ class KeyCalls:
         *,
         lease: int | None = None,
         prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
         timeout: float | None = None,
     ) -> PutResult:
-        """Write one pair, attached to the lease with this id if given.
+        """Write one pair, attached to the lease with this id if given, else to none.
 
+        ``ignore_value=True`` with an empty value keeps the value that is there, ``ignore_lease=True`` without a lease
+        the lease; both need the key to exist, else :class:`KeyNotFound` is raised.
         After :class:`AmbiguousResult`, ``resolve()`` returns the pair as it is.
         """
         return await self._core.kv.put(
-            key, value, lease=lease or 0, prev_kv=prev_kv, timeout=timeout
+            key,
+            value,
+            lease=lease or 0,
+            prev_kv=prev_kv,
+            ignore_value=ignore_value,
+            ignore_lease=ignore_lease,
+            timeout=timeout,
         )
 
     async def delete(

@@ -18,13 +18,23 @@ from typing_extensions import override
 from coord.errors import AmbiguousResult, InvalidArgument
 from coord.store.caller import Caller, Repeat
 from coord.store.keys import prefix_end, prefix_range, to_bytes, to_key
-from coord.store.kv import SortBy, delete_result, put_result, range_request, range_result
+from coord.store.keyspace import EVERYTHING, Keyspace
+from coord.store.kv import (
+    SortBy,
+    delete_result,
+    put_request,
+    put_result,
+    range_request,
+    range_result,
+)
+from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS, check_size
 from coord.store.values import DeleteResult, PutResult, RangeResult
 from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _TARGETS = {
     "version": rpc_pb2.Compare.VERSION,
     "create_revision": rpc_pb2.Compare.CREATE,
@@ -46,7 +56,10 @@ class Compare:
 
 
 class Operand:
-    """The left side of a comparison; use ``==``, ``!=``, ``<`` or ``>`` on it."""
+    """The left side of a comparison; use ``==``, ``!=``, ``<``, ``<=``, ``>`` or ``>=`` on it.
+
+    etcd knows the first three and ``>``; the others are said by means of those.
+    """
 
     __slots__ = ("_end", "_field", "_key")
 
@@ -60,6 +73,10 @@ class Operand:
         if self._field == "value":
             operand = to_bytes(given, "compared value")  # type: ignore[arg-type] # refused at run time with a clear text
         elif isinstance(given, int):
+            if not _INT64_MIN <= given <= _INT64_MAX:
+                raise InvalidArgument(
+                    f"{self._field} compares with a number of 64 bits, not {given}"
+                )
             operand = given
         else:
             raise InvalidArgument(f"{self._field} compares with an int, not {type(given).__name__}")
@@ -82,6 +99,21 @@ class Operand:
 
     def __gt__(self, given: object) -> Compare:
         return self._build(rpc_pb2.Compare.GREATER, given)
+
+    def __le__(self, given: object) -> Compare:
+        if isinstance(given, int):
+            return self._build(rpc_pb2.Compare.LESS, given + 1)
+        # The next byte string behind a value is that value with a zero.
+        behind = to_bytes(given, "compared value") + b"\0"  # type: ignore[arg-type] # as in _build
+        return self._build(rpc_pb2.Compare.LESS, behind)
+
+    def __ge__(self, given: object) -> Compare:
+        if isinstance(given, int):
+            return self._build(rpc_pb2.Compare.GREATER, given - 1)
+        # No byte string comes right before a value, so etcd's comparisons cannot say this.
+        raise InvalidArgument(
+            "a value cannot be compared with >=: turn the branches round and use <"
+        )
 
     __hash__ = None  # type: ignore[assignment] # two of them are never equal in Python's sense
 
@@ -129,6 +161,20 @@ class compare:  # noqa: N801 - reads as a verb where it is used: compare.version
         """Compare the lease that the key is attached to; 0 for none and for a missing key."""
         return compare._operand("lease", key, end, prefix=prefix)
 
+    @staticmethod
+    def exists(
+        key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False
+    ) -> Compare:
+        """Hold if the key exists, or any key of the range does."""
+        return compare.version(key, end=end, prefix=prefix) > 0
+
+    @staticmethod
+    def missing(
+        key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False
+    ) -> Compare:
+        """Hold if the key does not exist, or no key of the range does."""
+        return compare.version(key, end=end, prefix=prefix) == 0
+
 
 @dataclass(frozen=True, slots=True)
 class Op:
@@ -147,45 +193,72 @@ class op:  # noqa: N801 - reads as a verb where it is used: op.put("k", "v")
         *,
         lease: int = 0,
         prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
     ) -> Op:
-        """Write one pair."""
-        request = rpc_pb2.PutRequest(key=to_key(key), value=to_bytes(value, "value"))
-        if lease:
-            request.lease = lease
-        if prev_kv:
-            request.prev_kv = True
+        """Write one pair; the options as for ``client.put()``."""
+        request = put_request(
+            key,
+            value,
+            lease=lease,
+            prev_kv=prev_kv,
+            ignore_value=ignore_value,
+            ignore_lease=ignore_lease,
+        )
         return Op(rpc_pb2.RequestOp(request_put=request))
 
     @staticmethod
-    def get(key: str | bytes, *, revision: int | None = None) -> Op:
-        """Read one key."""
-        if revision is None:
-            request = rpc_pb2.RangeRequest(key=to_key(key))
-        else:
-            request = range_request(to_key(key), b"", revision=revision)
+    def get(
+        key: str | bytes,
+        *,
+        revision: int | None = None,
+        keys_only: bool = False,
+        serializable: bool = False,
+    ) -> Op:
+        """Read one key; with ``keys_only`` its revisions, version and lease without the value."""
+        request = range_request(
+            to_key(key),
+            b"",
+            revision=revision,
+            keys_only=keys_only,
+            serializable=serializable,
+        )
         return Op(rpc_pb2.RequestOp(request_range=request))
 
     @staticmethod
-    def get_range(
+    def get_range(  # noqa: PLR0913 - the options of etcd's Range
         start: str | bytes,
         end: str | bytes,
         *,
         limit: int = 0,
+        revision: int | None = None,
         sort_by: SortBy = SortBy.KEY,
         descending: bool = False,
         keys_only: bool = False,
         count_only: bool = False,
+        serializable: bool = False,
+        min_mod_revision: int = 0,
+        max_mod_revision: int = 0,
+        min_create_revision: int = 0,
         max_create_revision: int = 0,
     ) -> Op:
-        """Read ``[start, end)``."""
+        """Read ``[start, end)``; the options as for ``client.get_range()``.
+
+        ``serializable`` counts only if every operation of the transaction reads, and all say so.
+        """
         request = range_request(
             to_key(start),
             to_bytes(end, "end"),
             limit=limit,
+            revision=revision,
             sort_by=sort_by,
             descending=descending,
             keys_only=keys_only,
             count_only=count_only,
+            serializable=serializable,
+            min_mod_revision=min_mod_revision,
+            max_mod_revision=max_mod_revision,
+            min_create_revision=min_create_revision,
             max_create_revision=max_create_revision,
         )
         return Op(rpc_pb2.RequestOp(request_range=request))
@@ -195,22 +268,32 @@ class op:  # noqa: N801 - reads as a verb where it is used: op.put("k", "v")
         prefix: str | bytes,
         *,
         limit: int = 0,
+        revision: int | None = None,
         sort_by: SortBy = SortBy.KEY,
         descending: bool = False,
         keys_only: bool = False,
         count_only: bool = False,
+        serializable: bool = False,
+        min_mod_revision: int = 0,
+        max_mod_revision: int = 0,
+        min_create_revision: int = 0,
         max_create_revision: int = 0,
     ) -> Op:
-        """Read all keys that start with ``prefix``."""
+        """Read all keys that start with ``prefix``; as :meth:`get_range`."""
         start, end = prefix_range(prefix)
         return op.get_range(
             start,
             end,
             limit=limit,
+            revision=revision,
             sort_by=sort_by,
             descending=descending,
             keys_only=keys_only,
             count_only=count_only,
+            serializable=serializable,
+            min_mod_revision=min_mod_revision,
+            max_mod_revision=max_mod_revision,
+            min_create_revision=min_create_revision,
             max_create_revision=max_create_revision,
         )
 
@@ -269,32 +352,41 @@ class TxnResult:
         return response
 
 
-def txn_result(response: rpc_pb2.TxnResponse) -> TxnResult:
-    """Convert a TxnResponse."""
+def txn_result(response: rpc_pb2.TxnResponse, skip: int = 0) -> TxnResult:
+    """Convert a TxnResponse; ``skip`` as for :meth:`KeyValue.from_wire`."""
     return TxnResult(
         succeeded=response.succeeded,
-        responses=tuple([_op_result(r) for r in response.responses]),
+        responses=tuple([_op_result(r, skip) for r in response.responses]),
         revision=response.header.revision,
     )
 
 
-def _op_result(response: rpc_pb2.ResponseOp) -> RangeResult | PutResult | DeleteResult | TxnResult:
+def _op_result(
+    response: rpc_pb2.ResponseOp, skip: int
+) -> RangeResult | PutResult | DeleteResult | TxnResult:
     match response.WhichOneof("response"):
         case "response_range":
-            return range_result(response.response_range)
+            return range_result(response.response_range, skip)
         case "response_put":
-            return put_result(response.response_put)
+            return put_result(response.response_put, skip)
         case "response_delete_range":
-            return delete_result(response.response_delete_range)
+            return delete_result(response.response_delete_range, skip)
         case _:
-            return txn_result(response.response_txn)
+            return txn_result(response.response_txn, skip)
 
 
 class TxnRunner:
     """Sends transactions."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        keyspace: Keyspace = EVERYTHING,
+        max_ops: int = DEFAULT_MAX_TXN_OPS,
+    ) -> None:
         self._caller = caller
+        self._keyspace = keyspace
+        self.max_ops = max_ops
 
     async def run(
         self,
@@ -310,9 +402,11 @@ class TxnRunner:
 
         ``repeat`` None: READ if every operation reads, else ONCE. Pass IDEMPOTENT only for a transaction that may
         be applied twice by its construction.
-        Raises :class:`AmbiguousResult` when the outcome is unknown.
+        Raises :class:`AmbiguousResult` when the outcome is unknown, and :class:`TxnTooLarge` before sending.
         """
         request = txn_request(when, then, otherwise)
+        check_size(request, self.max_ops)
+        self._keyspace.txn(request)
         if repeat is None:
             repeat = Repeat.READ if _reads_only(then) and _reads_only(otherwise) else Repeat.ONCE
         try:
@@ -323,7 +417,7 @@ class TxnRunner:
             raise AmbiguousResult(
                 error.operation, error.reason, resolver=resolver
             ) from error.__cause__
-        return txn_result(response)
+        return txn_result(response, self._keyspace.size)
 
 
 def _reads_only(ops: tuple[Op, ...]) -> bool:

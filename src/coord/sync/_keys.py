@@ -119,14 +119,24 @@ class KeyCalls(Twin[client.Client]):
         *,
         lease: int | None = None,
         prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
         timeout: float | None = None,
     ) -> PutResult:
-        """Write one pair, attached to the lease with this id if given.
+        """Write one pair, attached to the lease with this id if given; see :meth:`coord.Client.put`.
 
         After :class:`AmbiguousResult`, ``resolve()`` returns the pair as it is.
         """
         return self._portal.call(
-            self._async.put(key, value, lease=lease, prev_kv=prev_kv, timeout=timeout)
+            self._async.put(
+                key,
+                value,
+                lease=lease,
+                prev_kv=prev_kv,
+                ignore_value=ignore_value,
+                ignore_lease=ignore_lease,
+                timeout=timeout,
+            )
         )
 
     def delete(
