@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from coord.errors import InvalidArgument
 from coord.store.keys import prefix_range, to_bytes, to_key
 from coord.store.kv import SortBy, range_request
+from coord.store.paging import DEFAULT_PAGE_SIZE, Items, Pages, chosen_range
 from coord.store.txn import Txn
 from coord.store.values import WatchFilter
 from coord.store.watch import WatchSpec
 from coord.watching import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import AsyncIterator, Collection
 
     from coord.core import Core
     from coord.store.values import DeleteResult, KeyValue, PutResult, RangeResult
@@ -97,7 +98,11 @@ class KeyCalls:
         max_create_revision: int = 0,
         timeout: float | None = None,
     ) -> RangeResult:
-        """Read all keys that start with ``prefix``; an empty one means all keys. As :meth:`get_range`."""
+        """Read all keys that start with ``prefix``; an empty one means all keys. As :meth:`get_range`.
+
+        The answer is one message of at most 2 GiB, and the server builds it in memory: from some thousand keys on,
+        :meth:`pages` is kinder to everybody.
+        """
         start, end = prefix_range(prefix)
         return await self.get_range(
             start,
@@ -114,6 +119,62 @@ class KeyCalls:
             min_create_revision=min_create_revision,
             max_create_revision=max_create_revision,
             timeout=timeout,
+        )
+
+    def pages(
+        self,
+        prefix: str | bytes | None = None,
+        *,
+        start: str | bytes | None = None,
+        end: str | bytes | None = None,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        revision: int | None = None,
+        keys_only: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[RangeResult]:
+        r"""Read a range of any size, ``page_size`` keys at a time, as it was at one revision.
+
+        All keys that start with ``prefix``, or ``[start, end)``, where an ``end`` of ``b"\0"`` means everything from
+        ``start`` on; without any, all keys. In key order.
+        The first page is a linearizable read and fixes the revision, unless ``revision`` does; each page tells it as
+        its ``revision``, so a watch from ``revision + 1`` continues where the pages end.
+        ``count`` is the number of keys from that page on. There is always a first page, if an empty one.
+        ``timeout`` is for each page.
+
+        Nothing is held between two pages but the place: after :class:`Unavailable` or :class:`CoordTimeout` the
+        iterator may be asked again.
+        Raises :class:`Compacted` when the revision is compacted before the last page: begin again then.
+        """
+        return Pages(
+            self._core.kv,
+            chosen_range(prefix, start, end),
+            page_size=page_size,
+            revision=revision,
+            keys_only=keys_only,
+            timeout=timeout,
+        )
+
+    def iterate(
+        self,
+        prefix: str | bytes | None = None,
+        *,
+        start: str | bytes | None = None,
+        end: str | bytes | None = None,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        revision: int | None = None,
+        keys_only: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[KeyValue]:
+        """Iterate over the pairs of a range of any size, as it was at one revision; see :meth:`pages`."""
+        return Items(
+            Pages(
+                self._core.kv,
+                chosen_range(prefix, start, end),
+                page_size=page_size,
+                revision=revision,
+                keys_only=keys_only,
+                timeout=timeout,
+            )
         )
 
     async def count(self, prefix: str | bytes, *, timeout: float | None = None) -> int:

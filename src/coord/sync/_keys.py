@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from coord import client
 from coord.store.kv import SortBy
-from coord.sync._portal import Twin
+from coord.store.paging import DEFAULT_PAGE_SIZE
+from coord.sync._portal import Iteration, Twin
 from coord.sync.txn import Txn
 from coord.sync.watch import Watch
 
@@ -107,6 +108,52 @@ class KeyCalls(Twin[client.Client]):
                 timeout=timeout,
             )
         )
+
+    def pages(
+        self,
+        prefix: str | bytes | None = None,
+        *,
+        start: str | bytes | None = None,
+        end: str | bytes | None = None,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        revision: int | None = None,
+        keys_only: bool = False,
+        timeout: float | None = None,
+    ) -> Iteration[RangeResult]:
+        """Read a range of any size, page by page, as it was at one revision; see :meth:`coord.Client.pages`."""
+        pages = self._async.pages(
+            prefix,
+            start=start,
+            end=end,
+            page_size=page_size,
+            revision=revision,
+            keys_only=keys_only,
+            timeout=timeout,
+        )
+        return Iteration(self._portal, pages)
+
+    def iterate(
+        self,
+        prefix: str | bytes | None = None,
+        *,
+        start: str | bytes | None = None,
+        end: str | bytes | None = None,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        revision: int | None = None,
+        keys_only: bool = False,
+        timeout: float | None = None,
+    ) -> Iteration[KeyValue]:
+        """Iterate over the pairs of a range of any size, as it was at one revision; see :meth:`coord.Client.pages`."""
+        pairs = self._async.iterate(
+            prefix,
+            start=start,
+            end=end,
+            page_size=page_size,
+            revision=revision,
+            keys_only=keys_only,
+            timeout=timeout,
+        )
+        return Iteration(self._portal, pairs)
 
     def count(self, prefix: str | bytes, *, timeout: float | None = None) -> int:
         """Return how many keys start with ``prefix``."""
