@@ -44,6 +44,8 @@ if TYPE_CHECKING:
         SessionError,
         SessionExpired,
         SessionShared,
+        StmConflict,
+        StmTimeout,
         TooLarge,
         TxnTooLarge,
         Unavailable,
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.session import Session, SessionState
     from coord.store.kv import SortBy
+    from coord.store.stm import StmResult
+    from coord.store.stm_txn import StmTxn
     from coord.store.txn import Compare, Op, Operand, Txn, TxnResult
     from coord.store.values import (
         DeleteResult,
@@ -102,6 +106,8 @@ _HOMES = {
         "SessionError",
         "SessionExpired",
         "SessionShared",
+        "StmConflict",
+        "StmTimeout",
         "TooLarge",
         "TxnTooLarge",
         "Unavailable",
@@ -110,6 +116,8 @@ _HOMES = {
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.kv": ("SortBy",),
+    "coord.store.stm": ("StmResult",),
+    "coord.store.stm_txn": ("StmTxn",),
     "coord.store.txn": ("Compare", "Op", "Operand", "Txn", "TxnResult"),
     "coord.store.values": (
         "DeleteResult",
@@ -184,6 +192,10 @@ __all__ = [
     "SessionShared",
     "SessionState",
     "SortBy",
+    "StmConflict",
+    "StmResult",
+    "StmTimeout",
+    "StmTxn",
     "Term",
     "TlsConfig",
     "TooLarge",

@@ -14,6 +14,7 @@ from coord.store.caller import Caller
 from coord.store.keyspace import Keyspace
 from coord.store.kv import KV
 from coord.store.lease import Leases
+from coord.store.marker import Markers
 from coord.store.txn import TxnRunner
 from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
 from coord.store.watch import WatchMux
@@ -49,7 +50,7 @@ class Options:
 class Core:
     """What a client is made of. Everything here belongs to the runtime's loop, unless it says otherwise.
 
-    ``kv``, ``txn``, ``leases``, ``admin`` and ``caller`` keep no state and may be used from any loop: what they send
+    ``kv``, ``txn``, ``leases``, ``admin``, ``markers`` and ``caller`` may be used from any loop: what they send
     crosses over to the runtime's.
     ``closing`` is set as soon as the client begins to close; ``closed`` when nothing is left.
     """
@@ -79,6 +80,13 @@ class Core:
             self.supervisor,
             metadata=(("hasleader", "true"),),
             keyspace=keyspace,
+        )
+        self.markers = Markers(
+            runtime,
+            self.txn,
+            self.leases,
+            request_timeout=options.request_timeout,
+            at_close=self.at_close,
         )
         self._opened = opened
         self._farewells: dict[int, Callable[[], Awaitable[None]]] = {}

@@ -254,6 +254,28 @@ class NoLeader(CoordError):
         super().__init__(f"election {name!r} has no leader")
 
 
+class StmConflict(CoordError):
+    """An optimistic transaction lost against others in every attempt; nothing was written.
+
+    ``attempts`` is their number; ``hottest`` the keys that changed most often meanwhile, each with how often.
+    """
+
+    def __init__(self, attempts: int, hottest: tuple[tuple[bytes, int], ...]) -> None:
+        self.attempts = attempts
+        self.hottest = hottest
+        named = ", ".join(
+            f"{key.decode(errors='backslashreplace')!r} ({count} times)" for key, count in hottest
+        )
+        super().__init__(
+            f"the transaction conflicted with others in all of {attempts} attempts"
+            + (f"; what changed most: {named}" if named else "")
+        )
+
+
+class StmTimeout(CoordTimeout):
+    """An optimistic transaction was not committed in time; nothing was written."""
+
+
 _BY_TEXT: dict[str, type[RequestRefused]] = {
     "etcdserver: mvcc: required revision is a future revision": FutureRevision,
     "etcdserver: requested lease not found": LeaseNotFound,

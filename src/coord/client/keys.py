@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
 
 from coord.errors import InvalidArgument
 from coord.store.keys import prefix_range, to_bytes, to_key
 from coord.store.kv import SortBy, range_request
 from coord.store.paging import DEFAULT_PAGE_SIZE, Items, Pages, chosen_range
+from coord.store.stm import StmRun, run_stm
 from coord.store.txn import Txn
 from coord.store.values import WatchFilter
 from coord.store.watch import WatchSpec
 from coord.watching import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 
     from coord.core import Core
+    from coord.store.stm import StmResult
+    from coord.store.stm_txn import Isolation, StmTxn
     from coord.store.values import DeleteResult, KeyValue, PutResult, RangeResult
+
+
+T = TypeVar("T")
 
 
 class KeyCalls:
@@ -250,6 +257,71 @@ class KeyCalls:
     def txn(self) -> Txn:
         """Build a transaction: ``client.txn().when(...).then(...).otherwise(...).commit()``."""
         return Txn(self._core.txn)
+
+    async def stm(
+        self,
+        fn: Callable[[StmTxn], Awaitable[T]],
+        *,
+        isolation: Isolation = "serializable_snapshot",
+        max_attempts: int = 50,
+        timeout: float | None = 30.0,
+        prefetch: Iterable[str | bytes] = (),
+        marker: bool = True,
+    ) -> StmResult[T]:
+        """Run ``await fn(tx)`` as one transaction: what it reads and writes through ``tx`` takes place at one moment.
+
+        ``fn`` may be run several times, until no other transaction has come in between, and must have no effects but
+        those on ``tx``; while the loop is in debug mode (``python -X dev``) each attempt runs it twice, so that others
+        show.
+        An exception in ``fn`` is raised here, and nothing is written.
+
+        ``isolation`` says what must not have changed at the commit:
+
+        * ``serializable_snapshot``: what was read, including which keys a range has, and the keys that are written;
+        * ``serializable``: what was read. These two read everything at one revision and are strictly serializable;
+        * ``repeatable_reads``: what was read, each key for itself: the values need not have existed at one time;
+        * ``read_committed``: nothing.
+
+        ``prefetch``: keys that ``fn`` will probably read, fetched by one request.
+        ``timeout`` in seconds is for everything together; lost connections are waited for in that time.
+        With ``marker=True`` the transaction also writes a short-lived key under ``_coord/op/``, so that it can be sent
+        again when the answer to the commit is lost, and is applied exactly once.
+
+        Raises :class:`StmConflict` after ``max_attempts``, :class:`StmTimeout`, and :class:`TxnTooLarge` before
+        sending; then nothing was written.
+        Raises :class:`AmbiguousResult` when the commit's outcome stayed unknown: without a marker at once, with one
+        only when the time ended first; its ``resolve()`` then returns the revision of the commit, or None if there was
+        none and never will be.
+        After a cancellation it was applied as a whole or not at all.
+        """
+        return await run_stm(
+            self._stm_run(isolation, max_attempts, timeout, prefetch, marker=marker),
+            fn,
+            twice=asyncio.get_running_loop().get_debug(),
+        )
+
+    def _stm_run(
+        self,
+        isolation: Isolation,
+        max_attempts: int,
+        timeout: float | None,
+        prefetch: Iterable[str | bytes],
+        *,
+        marker: bool,
+    ) -> StmRun:
+        core = self._core
+        return StmRun(
+            core.kv,
+            core.txn,
+            core.markers,
+            core.env,
+            request_timeout=core.caller.request_timeout,
+            isolation=isolation,
+            max_attempts=max_attempts,
+            timeout=timeout,
+            prefetch=prefetch,
+            marker=marker,
+        )
 
     # Watches.
 

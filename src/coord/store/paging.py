@@ -75,9 +75,13 @@ class Pages:
         """Read the next page."""
         if self._over:
             raise StopAsyncIteration
+        return await self.read(self._timeout)
+
+    async def read(self, timeout: float | None) -> RangeResult:
+        """Read the next page, which there must be."""
         asked = self._start
         try:
-            page = await self._kv.range(self._request(), timeout=self._timeout)
+            page = await self._kv.range(self._request(), timeout=timeout)
         except Compacted as error:
             raise _too_old(error, self._revision) from error
         if self._start != asked:

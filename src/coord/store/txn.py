@@ -424,7 +424,7 @@ def _reads_only(ops: tuple[Op, ...]) -> bool:
     return all(o.wire.HasField("request_range") for o in ops)
 
 
-def _present_state(runner: TxnRunner, ops: tuple[Op, ...]) -> Callable[[], Awaitable[TxnResult]]:
+def present_state(runner: TxnRunner, ops: tuple[Op, ...]) -> Callable[[], Awaitable[TxnResult]]:
     """Return a reading of all keys that ``ops`` write, in their order, for ``AmbiguousResult.resolve()``."""
 
     def resolve() -> Awaitable[TxnResult]:
@@ -496,7 +496,7 @@ class Txn:
             then,
             otherwise,
             timeout=timeout,
-            resolver=_present_state(self._runner, then + otherwise),
+            resolver=present_state(self._runner, then + otherwise),
         )
 
 

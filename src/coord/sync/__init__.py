@@ -26,6 +26,7 @@ from coord.sync.grants import Grant, Hold
 from coord.sync.mutex import Mutex, MutexGrant
 from coord.sync.session import Session
 from coord.sync.signals import OneShot
+from coord.sync.stm import StmTxn
 from coord.sync.txn import Txn
 from coord.sync.watch import Watch
 
@@ -40,6 +41,7 @@ __all__ = [
     "MutexGrant",
     "OneShot",
     "Session",
+    "StmTxn",
     "Term",
     "Txn",
     "Watch",

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from coord import client
 from coord.store.kv import SortBy
 from coord.store.paging import DEFAULT_PAGE_SIZE
 from coord.sync._portal import Iteration, Twin
+from coord.sync.stm import StmTxn, run_stm
 from coord.sync.txn import Txn
 from coord.sync.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterable
 
+    from coord.store.stm import StmResult
+    from coord.store.stm_txn import Isolation
     from coord.store.values import DeleteResult, KeyValue, PutResult, RangeResult, WatchFilter
+
+
+T = TypeVar("T")
 
 
 class KeyCalls(Twin[client.Client]):
@@ -222,6 +228,25 @@ class KeyCalls(Twin[client.Client]):
     def txn(self) -> Txn:
         """Build a transaction: ``client.txn().when(...).then(...).otherwise(...).commit()``."""
         return Txn(self._portal, self._async.txn())
+
+    def stm(
+        self,
+        fn: Callable[[StmTxn], T],
+        *,
+        isolation: Isolation = "serializable_snapshot",
+        max_attempts: int = 50,
+        timeout: float | None = 30.0,
+        prefetch: Iterable[str | bytes] = (),
+        marker: bool = True,
+    ) -> StmResult[T]:
+        """Run ``fn(tx)`` on this thread as one transaction, again until no other has come in between.
+
+        See :meth:`coord.Client.stm`. ``timeout`` is looked at whenever ``fn`` reads, and at the commit.
+        """
+        run = self._async._stm_run(  # noqa: SLF001 - one product, two faces  # pyright: ignore[reportPrivateUsage]
+            isolation, max_attempts, timeout, prefetch, marker=marker
+        )
+        return run_stm(self._portal, run, fn)
 
     # Watches.
 
