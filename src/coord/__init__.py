@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from coord.election import Election, Leader, Term
     from coord.errors import (
         AmbiguousResult,
+        BatchFailed,
         CampaignTimeout,
         ClientClosed,
         Compacted,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from coord.grants import Grant, Hold
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.session import Session, SessionState
+    from coord.store.batch import Batch, Pending
     from coord.store.kv import SortBy
     from coord.store.stm import StmResult
     from coord.store.stm_txn import StmTxn
@@ -79,6 +81,7 @@ _HOMES = {
     "coord.election": ("Election", "Leader", "Term"),
     "coord.errors": (
         "AmbiguousResult",
+        "BatchFailed",
         "CampaignTimeout",
         "ClientClosed",
         "Compacted",
@@ -115,6 +118,7 @@ _HOMES = {
     "coord.grants": ("Grant", "Hold"),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.session": ("Session", "SessionState"),
+    "coord.store.batch": ("Batch", "Pending"),
     "coord.store.kv": ("SortBy",),
     "coord.store.stm": ("StmResult",),
     "coord.store.stm_txn": ("StmTxn",),
@@ -141,6 +145,8 @@ _SUBMODULES = frozenset({"compare", "op"})
 
 __all__ = [
     "AmbiguousResult",
+    "Batch",
+    "BatchFailed",
     "CampaignTimeout",
     "Client",
     "ClientClosed",
@@ -180,6 +186,7 @@ __all__ = [
     "NotHeld",
     "Op",
     "Operand",
+    "Pending",
     "PermissionDenied",
     "ProtocolError",
     "PutResult",

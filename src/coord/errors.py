@@ -254,6 +254,22 @@ class NoLeader(CoordError):
         super().__init__(f"election {name!r} has no leader")
 
 
+class BatchFailed(CoordError):
+    """Some operations of a batch failed; the others took place.
+
+    ``sent`` is the number of operations, ``errors`` the key and the error of each one that failed.
+    """
+
+    def __init__(self, sent: int, errors: tuple[tuple[bytes, CoordError], ...]) -> None:
+        self.sent = sent
+        self.errors = errors
+        key, first = errors[0]
+        super().__init__(
+            f"{len(errors)} of {sent} operations failed, the first on"
+            f" {key.decode(errors='backslashreplace')!r}: {first}"
+        )
+
+
 class StmConflict(CoordError):
     """An optimistic transaction lost against others in every attempt; nothing was written.
 
@@ -285,6 +301,7 @@ _BY_TEXT: dict[str, type[RequestRefused]] = {
     "etcdserver: request is too large": TooLarge,
     "etcdserver: too many operations in txn request": TxnTooLarge,
 }
+_LARGER = "message larger than max"  # gRPC's own limit, which lies above the server's
 _COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 # Texts that arrive with UNKNOWN or UNAVAILABLE although the server says that nothing was done.
 _NOT_APPLIED = frozenset(
@@ -337,6 +354,8 @@ def from_status(
     known = _BY_TEXT.get(message)
     if known is not None:
         return known(code, message)
+    if code is StatusCode.RESOURCE_EXHAUSTED and _LARGER in message:
+        return TooLarge(code, message)
     if code in _DENIED or message in _DENIED_TEXT:
         return PermissionDenied(message)
     if writes and is_unknown_outcome(error):

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from coord.errors import InvalidArgument
+from coord.store.batch import DEFAULT_MAX_BYTES, Batch
 from coord.store.keys import prefix_range, to_bytes, to_key
 from coord.store.kv import SortBy, range_request
 from coord.store.paging import DEFAULT_PAGE_SIZE, Items, Pages, chosen_range
@@ -257,6 +258,29 @@ class KeyCalls:
     def txn(self) -> Txn:
         """Build a transaction: ``client.txn().when(...).then(...).otherwise(...).commit()``."""
         return Txn(self._core.txn)
+
+    def batch(
+        self,
+        *,
+        max_ops: int | None = None,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        timeout: float | None = None,
+    ) -> Batch:
+        """Collect independent operations and send them in few transactions; see :class:`Batch`.
+
+        ``async with client.batch() as batch: found = batch.get("k")``, and behind it ``found.result()``.
+        ``max_ops`` and ``max_bytes`` bound one transaction; None means the client's ``max_txn_ops``.
+        ``timeout`` in seconds is for each transaction.
+        """
+        core = self._core
+        return Batch(
+            core.kv,
+            core.txn,
+            max_ops=max_ops,
+            max_bytes=max_bytes,
+            timeout=timeout,
+            key_overhead=core.keyspace.size,
+        )
 
     async def stm(
         self,

@@ -20,6 +20,7 @@ What differs, because threads differ from tasks:
 """
 
 from coord.sync._portal import AmbiguousResult, Iteration
+from coord.sync.batch import Batch, Pending
 from coord.sync.client import Client, connect
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
@@ -32,6 +33,7 @@ from coord.sync.watch import Watch
 
 __all__ = [
     "AmbiguousResult",
+    "Batch",
     "Client",
     "Election",
     "Grant",
@@ -40,6 +42,7 @@ __all__ = [
     "Mutex",
     "MutexGrant",
     "OneShot",
+    "Pending",
     "Session",
     "StmTxn",
     "Term",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from coord import client
+from coord.store.batch import DEFAULT_MAX_BYTES
 from coord.store.kv import SortBy
 from coord.store.paging import DEFAULT_PAGE_SIZE
 from coord.sync._portal import Iteration, Twin
+from coord.sync.batch import Batch
 from coord.sync.stm import StmTxn, run_stm
 from coord.sync.txn import Txn
 from coord.sync.watch import Watch
@@ -228,6 +230,17 @@ class KeyCalls(Twin[client.Client]):
     def txn(self) -> Txn:
         """Build a transaction: ``client.txn().when(...).then(...).otherwise(...).commit()``."""
         return Txn(self._portal, self._async.txn())
+
+    def batch(
+        self,
+        *,
+        max_ops: int | None = None,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        timeout: float | None = None,
+    ) -> Batch:
+        """Collect independent operations and send them in few transactions; see :meth:`coord.Client.batch`."""
+        batch = self._async.batch(max_ops=max_ops, max_bytes=max_bytes, timeout=timeout)
+        return Batch(self._portal, batch)
 
     def stm(
         self,
