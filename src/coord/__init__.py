@@ -55,10 +55,11 @@ if TYPE_CHECKING:
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.session import Session, SessionState
     from coord.store.batch import Batch, Pending
+    from coord.store.comparing import Compare, Operand
     from coord.store.kv import SortBy
     from coord.store.stm import StmResult
     from coord.store.stm_txn import StmTxn
-    from coord.store.txn import Compare, Op, Operand, Txn, TxnResult
+    from coord.store.txn import Op, Txn, TxnResult
     from coord.store.values import (
         DeleteResult,
         EventType,
@@ -119,10 +120,11 @@ _HOMES = {
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.batch": ("Batch", "Pending"),
+    "coord.store.comparing": ("Compare", "Operand"),
     "coord.store.kv": ("SortBy",),
     "coord.store.stm": ("StmResult",),
     "coord.store.stm_txn": ("StmTxn",),
-    "coord.store.txn": ("Compare", "Op", "Operand", "Txn", "TxnResult"),
+    "coord.store.txn": ("Op", "Txn", "TxnResult"),
     "coord.store.values": (
         "DeleteResult",
         "EventType",

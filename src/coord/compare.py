@@ -4,10 +4,10 @@
     compare.create_revision("jobs/", prefix=True) < 100
     compare.missing("k")
 
-See :mod:`coord.store.txn` for what missing keys and ranges mean.
+See :mod:`coord.store.comparing` for what missing keys and ranges mean.
 """
 
-from coord.store.txn import compare as _compare
+from coord.store.comparing import compare as _compare
 
 create_revision = _compare.create_revision
 exists = _compare.exists

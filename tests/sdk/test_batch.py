@@ -62,7 +62,7 @@ def test_packing(items: list[Item], max_ops: int, max_bytes: int) -> None:
         last[key] = place
     for groups in waves:
         keys = [{each.pending.key for each in group.items} for group in groups]
-        assert sum(map(len, keys)) == len(set().union(*keys))
+        assert sum(map(len, keys)) == len(set[bytes]().union(*keys))
         for group in groups:
             assert 1 <= len(group.items) <= max_ops
             size = sum(each.size_bytes for each in group.items)
