@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from coord.election import Election, Leader, Term
     from coord.errors import (
         AmbiguousResult,
+        BatchFailed,
         CampaignTimeout,
         ClientClosed,
         Compacted,
@@ -44,14 +45,21 @@ if TYPE_CHECKING:
         SessionError,
         SessionExpired,
         SessionShared,
+        StmConflict,
+        StmTimeout,
         TooLarge,
+        TxnTooLarge,
         Unavailable,
     )
     from coord.grants import Grant, Hold
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.session import Session, SessionState
+    from coord.store.batch import Batch, Pending
+    from coord.store.comparing import Compare, Operand
     from coord.store.kv import SortBy
-    from coord.store.txn import Compare, Op, Operand, Txn, TxnResult
+    from coord.store.stm import StmResult
+    from coord.store.stm_txn import StmTxn
+    from coord.store.txn import Op, Txn, TxnResult
     from coord.store.values import (
         DeleteResult,
         EventType,
@@ -74,6 +82,7 @@ _HOMES = {
     "coord.election": ("Election", "Leader", "Term"),
     "coord.errors": (
         "AmbiguousResult",
+        "BatchFailed",
         "CampaignTimeout",
         "ClientClosed",
         "Compacted",
@@ -101,14 +110,21 @@ _HOMES = {
         "SessionError",
         "SessionExpired",
         "SessionShared",
+        "StmConflict",
+        "StmTimeout",
         "TooLarge",
+        "TxnTooLarge",
         "Unavailable",
     ),
     "coord.grants": ("Grant", "Hold"),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.session": ("Session", "SessionState"),
+    "coord.store.batch": ("Batch", "Pending"),
+    "coord.store.comparing": ("Compare", "Operand"),
     "coord.store.kv": ("SortBy",),
-    "coord.store.txn": ("Compare", "Op", "Operand", "Txn", "TxnResult"),
+    "coord.store.stm": ("StmResult",),
+    "coord.store.stm_txn": ("StmTxn",),
+    "coord.store.txn": ("Op", "Txn", "TxnResult"),
     "coord.store.values": (
         "DeleteResult",
         "EventType",
@@ -131,6 +147,8 @@ _SUBMODULES = frozenset({"compare", "op"})
 
 __all__ = [
     "AmbiguousResult",
+    "Batch",
+    "BatchFailed",
     "CampaignTimeout",
     "Client",
     "ClientClosed",
@@ -170,6 +188,7 @@ __all__ = [
     "NotHeld",
     "Op",
     "Operand",
+    "Pending",
     "PermissionDenied",
     "ProtocolError",
     "PutResult",
@@ -182,11 +201,16 @@ __all__ = [
     "SessionShared",
     "SessionState",
     "SortBy",
+    "StmConflict",
+    "StmResult",
+    "StmTimeout",
+    "StmTxn",
     "Term",
     "TlsConfig",
     "TooLarge",
     "Txn",
     "TxnResult",
+    "TxnTooLarge",
     "Unavailable",
     "Watch",
     "WatchBatch",

@@ -11,9 +11,12 @@ from coord.errors import InvalidArgument
 from coord.runtime import RealOffload, Supervisor, finish, start_task
 from coord.store.admin import Admin
 from coord.store.caller import Caller
+from coord.store.keyspace import Keyspace
 from coord.store.kv import KV
 from coord.store.lease import Leases
+from coord.store.marker import Markers
 from coord.store.txn import TxnRunner
+from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
 from coord.store.watch import WatchMux
 from coord.target import Opened, Target, TargetKind
 
@@ -41,12 +44,14 @@ class Options:
     carrier: Carrier = "native"
     name: str = "coord"
     debug: bool = False
+    namespace: bytes = b""
+    max_txn_ops: int = DEFAULT_MAX_TXN_OPS
 
 
 class Core:
     """What a client is made of. Everything here belongs to the runtime's loop, unless it says otherwise.
 
-    ``kv``, ``txn``, ``leases``, ``admin`` and ``caller`` keep no state and may be used from any loop: what they send
+    ``kv``, ``txn``, ``leases``, ``admin``, ``markers`` and ``caller`` may be used from any loop: what they send
     crosses over to the runtime's.
     ``closing`` is set as soon as the client begins to close; ``closed`` when nothing is left.
     """
@@ -64,13 +69,25 @@ class Core:
         self._gone = asyncio.Event()
         self.supervisor = Supervisor(self._note_failure)
         self.caller = Caller(transport, runtime, request_timeout=options.request_timeout)
-        self.kv = KV(self.caller)
-        self.txn = TxnRunner(self.caller)
-        self.leases = Leases(self.caller)
+        self.keyspace = keyspace = Keyspace(options.namespace)
+        self.kv = KV(self.caller, keyspace)
+        self.txn = TxnRunner(self.caller, keyspace, options.max_txn_ops)
+        self.leases = Leases(self.caller, keyspace)
         self.admin = Admin(self.caller)
         # A member that has lost its leader ends the stream, instead of leaving us with a stale view.
         self.watches = WatchMux(
-            transport, self.env, self.supervisor, metadata=(("hasleader", "true"),)
+            transport,
+            self.env,
+            self.supervisor,
+            metadata=(("hasleader", "true"),),
+            keyspace=keyspace,
+        )
+        self.markers = Markers(
+            runtime,
+            self.txn,
+            self.leases,
+            request_timeout=options.request_timeout,
+            at_close=self.at_close,
         )
         self._opened = opened
         self._farewells: dict[int, Callable[[], Awaitable[None]]] = {}

@@ -127,6 +127,13 @@ class TooLarge(RequestRefused):
     """The request, or its answer, is larger than the limit."""
 
 
+class TxnTooLarge(TooLarge):
+    """A transaction has more comparisons, or more operations in one branch, than are allowed; nothing was sent.
+
+    Allowed are the client's ``max_txn_ops``, or what the server says when that is less.
+    """
+
+
 class ProtocolError(CoordError):
     """The other side broke the protocol, or is not an etcd v3 endpoint."""
 
@@ -247,6 +254,44 @@ class NoLeader(CoordError):
         super().__init__(f"election {name!r} has no leader")
 
 
+class BatchFailed(CoordError):
+    """Some operations of a batch failed; the others took place.
+
+    ``sent`` is the number of operations, ``errors`` the key and the error of each one that failed.
+    """
+
+    def __init__(self, sent: int, errors: tuple[tuple[bytes, CoordError], ...]) -> None:
+        self.sent = sent
+        self.errors = errors
+        key, first = errors[0]
+        super().__init__(
+            f"{len(errors)} of {sent} operations failed, the first on"
+            f" {key.decode(errors='backslashreplace')!r}: {first}"
+        )
+
+
+class StmConflict(CoordError):
+    """An optimistic transaction lost against others in every attempt; nothing was written.
+
+    ``attempts`` is their number; ``hottest`` the keys that changed most often meanwhile, each with how often.
+    """
+
+    def __init__(self, attempts: int, hottest: tuple[tuple[bytes, int], ...]) -> None:
+        self.attempts = attempts
+        self.hottest = hottest
+        named = ", ".join(
+            f"{key.decode(errors='backslashreplace')!r} ({count} times)" for key, count in hottest
+        )
+        super().__init__(
+            f"the transaction conflicted with others in all of {attempts} attempts"
+            + (f"; what changed most: {named}" if named else "")
+        )
+
+
+class StmTimeout(CoordTimeout):
+    """An optimistic transaction was not committed in time; nothing was written."""
+
+
 _BY_TEXT: dict[str, type[RequestRefused]] = {
     "etcdserver: mvcc: required revision is a future revision": FutureRevision,
     "etcdserver: requested lease not found": LeaseNotFound,
@@ -254,7 +299,9 @@ _BY_TEXT: dict[str, type[RequestRefused]] = {
     "etcdserver: key not found": KeyNotFound,
     "etcdserver: mvcc: database space exceeded": NoSpace,
     "etcdserver: request is too large": TooLarge,
+    "etcdserver: too many operations in txn request": TxnTooLarge,
 }
+_LARGER = "message larger than max"  # gRPC's own limit, which lies above the server's
 _COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 # Texts that arrive with UNKNOWN or UNAVAILABLE although the server says that nothing was done.
 _NOT_APPLIED = frozenset(
@@ -307,6 +354,8 @@ def from_status(
     known = _BY_TEXT.get(message)
     if known is not None:
         return known(code, message)
+    if code is StatusCode.RESOURCE_EXHAUSTED and _LARGER in message:
+        return TooLarge(code, message)
     if code in _DENIED or message in _DENIED_TEXT:
         return PermissionDenied(message)
     if writes and is_unknown_outcome(error):

@@ -3,6 +3,7 @@
     "host:2379"  "http://host:2379"  "https://host:2379"     one endpoint, or several with commas or in a sequence
     "unix:///run/etcd.sock"  "unix:etcd.sock"  "unixs:..."   a unix socket, the second kind with TLS
     "etcd://h1,h2:2379?timeout=5"
+    "etcd://h1,h2/team-a/"                                   only the keys that start with team-a/, see connect()
     "etcd+tls://h1,h2?ca=ca.pem&cert=me.pem&key=me.key"      one URL for a whole cluster and its options
     "local:"  "local:/path"                                  the server of this user and machine, started on first use
     "memory:"                                                a private server inside this process
@@ -13,10 +14,11 @@ As in etcd's clients, TLS is a property of the whole client: plain and encrypted
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 from coord.errors import InvalidArgument
 from coord.runtime import Address, TcpAddress, UnixAddress
@@ -32,6 +34,7 @@ _FORMS = (
     "allowed are host:port, http://host:port, https://host:port, unix:///path, unixs:///path,"
     " etcd://host,host?option=value, etcd+tls://host,host?option=value, local:, local:/path and memory:"
 )
+_PATH = re.compile("(?:[^%]|%[0-9A-Fa-f]{2})*", re.DOTALL)
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -84,6 +87,7 @@ class Target:
     tls: TlsConfig | None = None
     path: str | None = None
     request_timeout: float | None = None
+    namespace: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,11 +251,8 @@ def _parse_url(scheme: str, rest: str, tls: TlsConfig | None) -> Target:
     if not rest.startswith("//"):
         raise InvalidArgument(f"target {_shown(url)}: expected // after {scheme}:")
     before, _, query = rest[2:].partition("?")
-    authority, _, namespace = before.partition("/")
-    if namespace:
-        raise InvalidArgument(
-            f"target {_shown(url)}: a namespace ({namespace!r}) is not supported yet"
-        )
+    authority, _, path = before.partition("/")
+    namespace = _parse_namespace(path)
     secure = scheme == "etcd+tls"
     options = _parse_options(query, secure=secure)
     timeout = options.pop("timeout", None)
@@ -264,7 +265,15 @@ def _parse_url(scheme: str, rest: str, tls: TlsConfig | None) -> Target:
         raise InvalidArgument("tls= is given, but the URL says etcd://: write etcd+tls://")
     hosts = [_parse_host(h.strip(), h.strip(), port=DEFAULT_PORT) for h in authority.split(",")]
     endpoints = [Endpoint(address=h, tls=secure, text=str(h)) for h in hosts]
-    return _endpoints(endpoints, tls, None if timeout is None else _parse_seconds(timeout))
+    target = _endpoints(endpoints, tls, None if timeout is None else _parse_seconds(timeout))
+    return replace(target, namespace=namespace)
+
+
+def _parse_namespace(path: str) -> bytes:
+    """Decode what stands behind the hosts: the namespace as it is, with ``%2F`` and the like for any byte."""
+    if not _PATH.fullmatch(path):
+        raise InvalidArgument(f"namespace {path!r}: % must be followed by two hexadecimal digits")
+    return unquote_to_bytes(path)
 
 
 _TLS_OPTIONS = ("ca", "cert", "key", "server_name", "verify")

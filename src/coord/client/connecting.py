@@ -8,6 +8,8 @@ from coord.client.client import CLOSE_WITHIN_S, Client
 from coord.core import DEFAULT_REQUEST_TIMEOUT_S, Core, Options
 from coord.errors import ClientClosed, ForkedError, InvalidArgument
 from coord.runtime import Runtime, finish, real_env
+from coord.store.keys import to_bytes
+from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
 from coord.target import TargetKind, parse_target
 
 if TYPE_CHECKING:
@@ -23,29 +25,39 @@ def connect(
     endpoints: str | Sequence[str] | None = None,
     *,
     tls: TlsConfig | None = None,
+    namespace: str | bytes = b"",
     request_timeout: float | None = None,
     runtime: Placement = "thread",
     transport: Carrier = "native",
     name: str | None = None,
     debug: bool = False,
+    max_txn_ops: int = DEFAULT_MAX_TXN_OPS,
 ) -> Connecting:
     """Connect to a store: ``async with coord.connect() as client``, or ``client = await coord.connect()``.
 
     ``endpoints``: see :mod:`coord.target`; None means ``COORD_ENDPOINTS``, else ``local:``.
+    ``namespace`` is put before every key and taken off every answer, verbatim, so end it with a slash: the client sees
+    the keys under it as if there were no others. It may stand in the URL instead: ``etcd://host/team-a/``.
     ``request_timeout`` in seconds bounds every single request; None means the URL's, else 10.
     ``runtime="inline"`` runs the client on the caller's loop instead of a thread of its own: lower latency, but a
     blocked loop then blocks lease renewals too, and other loops and threads must not outlive it.
     ``name`` appears in the name of the thread and in messages.
     ``debug=True`` looks for mistakes at some cost: recipes whose names would count each other's keys raise
     :class:`NameConflict`.
+    ``max_txn_ops`` bounds the comparisons and the operations of one transaction; it is the servers' ``--max-txn-ops``.
     Network connections are made when they are needed, so that a store that is down is noticed by the first call.
 
     Raises :class:`InvalidArgument` at once when an argument is wrong.
     """
     target = parse_target(endpoints, tls=tls)
+    space = to_bytes(namespace, "namespace")
+    if space and target.namespace:
+        raise InvalidArgument("the namespace stands in the URL and in namespace=: give it once")
     limit = request_timeout if request_timeout is not None else target.request_timeout
     if limit is not None and not limit > 0:
         raise InvalidArgument(f"request_timeout must be more than 0 seconds, not {limit}")
+    if max_txn_ops < 1:
+        raise InvalidArgument(f"max_txn_ops must be at least 1, not {max_txn_ops}")
     if runtime not in ("thread", "inline"):
         raise InvalidArgument(f"runtime must be 'thread' or 'inline', not {runtime!r}")
     if transport not in ("native", "grpcio"):
@@ -60,6 +72,8 @@ def connect(
             carrier=transport,
             name=name or "coord",
             debug=debug,
+            namespace=space or target.namespace,
+            max_txn_ops=max_txn_ops,
         )
     )
 

@@ -26,10 +26,10 @@ class KeyValue:
     lease: int = 0
 
     @classmethod
-    def from_wire(cls, kv: kv_pb2.KeyValue) -> KeyValue:
-        """Convert the wire form."""
+    def from_wire(cls, kv: kv_pb2.KeyValue, skip: int = 0) -> KeyValue:
+        """Convert the wire form, without the first ``skip`` bytes of the key: those of a namespace."""
         return cls(
-            key=kv.key,
+            key=kv.key[skip:] if skip else kv.key,
             value=kv.value,
             create_revision=kv.create_revision,
             mod_revision=kv.mod_revision,

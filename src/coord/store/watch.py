@@ -27,6 +27,7 @@ from coord.errors import (
 )
 from coord.rpc.status import RpcError, StatusCode
 from coord.store.caller import decode
+from coord.store.keyspace import EVERYTHING, Keyspace
 from coord.store.values import EventType, KeyValue, WatchBatch, WatchEvent
 from coord.wire import methods, rpc_pb2
 
@@ -58,8 +59,11 @@ class WatchSpec:
 class WatchFeed:
     """One watch, as a queue of batches. Made by :meth:`WatchMux.open`; lives on the runtime's loop."""
 
-    def __init__(self, mux: WatchMux, spec: WatchSpec, watch_id: int) -> None:
+    def __init__(
+        self, mux: WatchMux, spec: WatchSpec, watch_id: int, keyspace: Keyspace = EVERYTHING
+    ) -> None:
         self._mux = mux
+        self._keyspace = keyspace
         self.spec = spec
         self.watch_id = watch_id
         self.next_revision = spec.start_revision
@@ -143,8 +147,8 @@ class WatchFeed:
         if spec.no_delete:
             filters.append(rpc_pb2.WatchCreateRequest.NODELETE)
         create = rpc_pb2.WatchCreateRequest(
-            key=spec.key,
-            range_end=spec.end,
+            key=self._keyspace.prefix + spec.key,
+            range_end=self._keyspace.end(spec.end),
             start_revision=self.next_revision,
             progress_notify=spec.progress_notify,
             filters=filters,
@@ -171,7 +175,8 @@ class WatchFeed:
             return
         wire = [*self._fragments, *response.events] if self._fragments else response.events
         self._fragments = []
-        events = [_event(e) for e in wire if e.kv.mod_revision >= self.next_revision]
+        skip = self._keyspace.size
+        events = [_event(e, skip) for e in wire if e.kv.mod_revision >= self.next_revision]
         if not wire:
             self.on_progress(response.header.revision)
             return
@@ -195,11 +200,11 @@ class WatchFeed:
         self._wake.set()
 
 
-def _event(event: kv_pb2.Event) -> WatchEvent:
+def _event(event: kv_pb2.Event, skip: int) -> WatchEvent:
     return WatchEvent(
         type=EventType.DELETE if event.type else EventType.PUT,
-        kv=KeyValue.from_wire(event.kv),
-        previous=KeyValue.from_wire(event.prev_kv) if event.HasField("prev_kv") else None,
+        kv=KeyValue.from_wire(event.kv, skip),
+        previous=KeyValue.from_wire(event.prev_kv, skip) if event.HasField("prev_kv") else None,
     )
 
 
@@ -207,9 +212,16 @@ class WatchMux:
     """All watches of a client on one stream, which is reopened for as long as there are watches."""
 
     def __init__(
-        self, transport: Transport, env: Env, supervisor: Supervisor, *, metadata: Metadata = ()
+        self,
+        transport: Transport,
+        env: Env,
+        supervisor: Supervisor,
+        *,
+        metadata: Metadata = (),
+        keyspace: Keyspace = EVERYTHING,
     ) -> None:
         self._transport = transport
+        self._keyspace = keyspace
         self._env = env
         self._supervisor = supervisor
         self._metadata = metadata
@@ -232,7 +244,7 @@ class WatchMux:
             raise ClientClosed
         # Ids are ours and never reused, so a late message cannot reach the wrong feed.
         self._last_id += 1
-        feed = WatchFeed(self, spec, self._last_id)
+        feed = WatchFeed(self, spec, self._last_id, self._keyspace)
         self._feeds[feed.watch_id] = feed
         if self._stream is not None:
             self._create(feed)

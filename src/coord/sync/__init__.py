@@ -20,17 +20,20 @@ What differs, because threads differ from tasks:
 """
 
 from coord.sync._portal import AmbiguousResult, Iteration
+from coord.sync.batch import Batch, Pending
 from coord.sync.client import Client, connect
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
 from coord.sync.mutex import Mutex, MutexGrant
 from coord.sync.session import Session
 from coord.sync.signals import OneShot
+from coord.sync.stm import StmTxn
 from coord.sync.txn import Txn
 from coord.sync.watch import Watch
 
 __all__ = [
     "AmbiguousResult",
+    "Batch",
     "Client",
     "Election",
     "Grant",
@@ -39,7 +42,9 @@ __all__ = [
     "Mutex",
     "MutexGrant",
     "OneShot",
+    "Pending",
     "Session",
+    "StmTxn",
     "Term",
     "Txn",
     "Watch",

@@ -11,6 +11,7 @@ from coord import client
 from coord.core import Core
 from coord.errors import ClientClosed, ForkedError
 from coord.runtime import Runtime, real_env
+from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
 from coord.sync._cluster import ClusterCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
@@ -30,10 +31,12 @@ def connect(
     endpoints: str | Sequence[str] | None = None,
     *,
     tls: TlsConfig | None = None,
+    namespace: str | bytes = b"",
     request_timeout: float | None = None,
     transport: Carrier = "native",
     name: str | None = None,
     debug: bool = False,
+    max_txn_ops: int = DEFAULT_MAX_TXN_OPS,
 ) -> Client:
     """Connect to a store: ``with coord.sync.connect() as client``, or keep the client and close it yourself.
 
@@ -42,10 +45,12 @@ def connect(
     connecting = client.connect(
         endpoints,
         tls=tls,
+        namespace=namespace,
         request_timeout=request_timeout,
         transport=transport,
         name=name,
         debug=debug,
+        max_txn_ops=max_txn_ops,
     )
     return _open(connecting._options)  # noqa: SLF001 - one product, two faces  # pyright: ignore[reportPrivateUsage]
 
