@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 from coord._version import __version__
 
 if TYPE_CHECKING:
-    from coord import compare, op
+    from coord import codec, compare, op
     from coord.client import Client, Connecting, connect
     from coord.election import Election, Leader, Term
     from coord.errors import (
         AmbiguousResult,
+        CacheOverflow,
+        CacheTimeout,
         CampaignTimeout,
         ClientClosed,
         Compacted,
         CoordError,
         CoordTimeout,
+        DecodeError,
         ForkedError,
         FutureRevision,
         InvalidArgument,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
         SessionShared,
         TooLarge,
         Unavailable,
+        UpdateConflict,
     )
     from coord.grants import Grant, Hold
     from coord.mutex import LineEntry, Mutex, MutexGrant
@@ -74,11 +78,14 @@ _HOMES = {
     "coord.election": ("Election", "Leader", "Term"),
     "coord.errors": (
         "AmbiguousResult",
+        "CacheOverflow",
+        "CacheTimeout",
         "CampaignTimeout",
         "ClientClosed",
         "Compacted",
         "CoordError",
         "CoordTimeout",
+        "DecodeError",
         "ForkedError",
         "FutureRevision",
         "InvalidArgument",
@@ -103,6 +110,7 @@ _HOMES = {
         "SessionShared",
         "TooLarge",
         "Unavailable",
+        "UpdateConflict",
     ),
     "coord.grants": ("Grant", "Hold"),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
@@ -127,10 +135,12 @@ _HOMES = {
     "coord.watching": ("Watch",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_SUBMODULES = frozenset({"compare", "op"})
+_SUBMODULES = frozenset({"codec", "compare", "op"})
 
 __all__ = [
     "AmbiguousResult",
+    "CacheOverflow",
+    "CacheTimeout",
     "CampaignTimeout",
     "Client",
     "ClientClosed",
@@ -139,6 +149,7 @@ __all__ = [
     "Connecting",
     "CoordError",
     "CoordTimeout",
+    "DecodeError",
     "DeleteResult",
     "Election",
     "EventType",
@@ -188,11 +199,13 @@ __all__ = [
     "Txn",
     "TxnResult",
     "Unavailable",
+    "UpdateConflict",
     "Watch",
     "WatchBatch",
     "WatchEvent",
     "WatchFilter",
     "__version__",
+    "codec",
     "compare",
     "connect",
     "op",

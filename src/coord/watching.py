@@ -12,7 +12,6 @@ from coord._telemetry import tracer, watch_span
 from coord.errors import ClientClosed, CoordError, CoordTimeout, InvalidArgument
 from coord.store.kv import range_request
 from coord.store.resync import ResyncFeed
-from coord.store.watch import WatchFeed, WatchSpec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from coord.core import Core
     from coord.store.values import WatchBatch, WatchEvent
+    from coord.store.watch import WatchFeed, WatchSpec
 
 
 class Watch:

@@ -6,7 +6,6 @@ its last change. That is a dictionary entry with two numbers, some 250 bytes for
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import deque
 from dataclasses import replace
@@ -17,6 +16,8 @@ from coord.store.reading import Patience, pages
 from coord.store.values import EventType, KeyValue, WatchBatch, WatchEvent
 
 if TYPE_CHECKING:
+    import asyncio
+
     from coord.runtime import Env
     from coord.store.kv import KV
     from coord.store.watch import WatchFeed, WatchMux, WatchSpec
