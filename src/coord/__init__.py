@@ -13,7 +13,16 @@ from coord._version import __version__
 
 if TYPE_CHECKING:
     from coord import codec, compare, op
+    from coord.cache import (
+        Cache,
+        CacheBatch,
+        CacheChange,
+        CacheIndex,
+        CacheSnapshot,
+        NodeCache,
+    )
     from coord.client import Client, Connecting, connect
+    from coord.codec import Codec, Entry, TypedKeyValue
     from coord.election import Election, Leader, Term
     from coord.errors import (
         AmbiguousResult,
@@ -71,10 +80,26 @@ if TYPE_CHECKING:
         WatchFilter,
     )
     from coord.target import TlsConfig
+    from coord.typed import (
+        Typed,
+        TypedRangeResult,
+        TypedWatch,
+        TypedWatchBatch,
+        TypedWatchEvent,
+    )
     from coord.watching import Watch
 
 _HOMES = {
+    "coord.cache": (
+        "Cache",
+        "CacheBatch",
+        "CacheChange",
+        "CacheIndex",
+        "CacheSnapshot",
+        "NodeCache",
+    ),
     "coord.client": ("Client", "Connecting", "connect"),
+    "coord.codec": ("Codec", "Entry", "TypedKeyValue"),
     "coord.election": ("Election", "Leader", "Term"),
     "coord.errors": (
         "AmbiguousResult",
@@ -132,6 +157,13 @@ _HOMES = {
         "WatchFilter",
     ),
     "coord.target": ("TlsConfig",),
+    "coord.typed": (
+        "Typed",
+        "TypedRangeResult",
+        "TypedWatch",
+        "TypedWatchBatch",
+        "TypedWatchEvent",
+    ),
     "coord.watching": ("Watch",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -139,11 +171,17 @@ _SUBMODULES = frozenset({"codec", "compare", "op"})
 
 __all__ = [
     "AmbiguousResult",
+    "Cache",
+    "CacheBatch",
+    "CacheChange",
+    "CacheIndex",
     "CacheOverflow",
+    "CacheSnapshot",
     "CacheTimeout",
     "CampaignTimeout",
     "Client",
     "ClientClosed",
+    "Codec",
     "Compacted",
     "Compare",
     "Connecting",
@@ -152,6 +190,7 @@ __all__ = [
     "DecodeError",
     "DeleteResult",
     "Election",
+    "Entry",
     "EventType",
     "ForkedError",
     "FutureRevision",
@@ -178,6 +217,7 @@ __all__ = [
     "NameConflict",
     "NoLeader",
     "NoSpace",
+    "NodeCache",
     "NotHeld",
     "Op",
     "Operand",
@@ -198,6 +238,12 @@ __all__ = [
     "TooLarge",
     "Txn",
     "TxnResult",
+    "Typed",
+    "TypedKeyValue",
+    "TypedRangeResult",
+    "TypedWatch",
+    "TypedWatchBatch",
+    "TypedWatchEvent",
     "Unavailable",
     "UpdateConflict",
     "Watch",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from coord.cache import Cache, Mirrors, NodeCache
 from coord.cache.mirror import Limits
 from coord.codec import Codec, as_codec
 from coord.errors import InvalidArgument
 from coord.store.keys import prefix_range, to_key
+from coord.typed import Typed
 
 if TYPE_CHECKING:
+    from coord.client.client import Client
     from coord.core import Core
 
 T = TypeVar("T")
@@ -20,7 +22,7 @@ DEFAULT_MAX_BYTES = 1 << 30
 
 
 class ViewCalls:
-    """Caches of a :class:`coord.Client`."""
+    """Caches and typed views of a :class:`coord.Client`."""
 
     _core: Core
     _mirrors: Mirrors
@@ -100,3 +102,12 @@ class ViewCalls:
             limits=Limits(max_keys=max_keys, max_bytes=max_bytes),
             timeout=timeout,
         )
+
+    def typed(self, codec: type[T] | Codec[T]) -> Typed[T]:
+        """Return a view of this client in which values are objects: of a type, or what a codec makes of them.
+
+        ``rules = client.typed(Rule)``, then ``await rules.put("rules/7", Rule(...))``; see :class:`coord.Typed`.
+        Raises :class:`coord.InvalidArgument` for a type without a codec, see :func:`coord.codec.for_type`.
+        """
+        whole = cast("Client", self)  # of which this is a part
+        return Typed(whole, self._core, as_codec(codec))

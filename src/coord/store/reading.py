@@ -28,7 +28,6 @@ async def pages(
     *,
     revision: int | None = None,
     keys_only: bool = False,
-    page: int = PAGE_KEYS,
 ) -> AsyncIterator[RangeResult]:
     """Yield ``[start, end)`` in key order, all pages as of ``revision``, by default that of the first page.
 
@@ -38,6 +37,7 @@ async def pages(
     """
     at = revision
     first = start
+    page = PAGE_KEYS
     while True:
         request = range_request(first, end, limit=page, revision=at, keys_only=keys_only)
         try:

@@ -20,6 +20,7 @@ What differs, because threads differ from tasks:
 """
 
 from coord.sync._portal import AmbiguousResult, Iteration
+from coord.sync.cache import Cache, NodeCache
 from coord.sync.client import Client, connect
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
@@ -27,10 +28,12 @@ from coord.sync.mutex import Mutex, MutexGrant
 from coord.sync.session import Session
 from coord.sync.signals import OneShot
 from coord.sync.txn import Txn
+from coord.sync.typed import Typed, TypedWatch
 from coord.sync.watch import Watch
 
 __all__ = [
     "AmbiguousResult",
+    "Cache",
     "Client",
     "Election",
     "Grant",
@@ -38,10 +41,13 @@ __all__ = [
     "Iteration",
     "Mutex",
     "MutexGrant",
+    "NodeCache",
     "OneShot",
     "Session",
     "Term",
     "Txn",
+    "Typed",
+    "TypedWatch",
     "Watch",
     "connect",
 ]
