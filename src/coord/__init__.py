@@ -12,17 +12,29 @@ from typing import TYPE_CHECKING
 from coord._version import __version__
 
 if TYPE_CHECKING:
-    from coord import compare, op
+    from coord import codec, compare, op
+    from coord.cache import (
+        Cache,
+        CacheBatch,
+        CacheChange,
+        CacheIndex,
+        CacheSnapshot,
+        NodeCache,
+    )
     from coord.client import Client, Connecting, connect
+    from coord.codec import Codec, Entry, TypedKeyValue
     from coord.election import Election, Leader, Term
     from coord.errors import (
         AmbiguousResult,
         BatchFailed,
+        CacheOverflow,
+        CacheTimeout,
         CampaignTimeout,
         ClientClosed,
         Compacted,
         CoordError,
         CoordTimeout,
+        DecodeError,
         ForkedError,
         FutureRevision,
         InvalidArgument,
@@ -50,6 +62,7 @@ if TYPE_CHECKING:
         TooLarge,
         TxnTooLarge,
         Unavailable,
+        UpdateConflict,
     )
     from coord.grants import Grant, Hold
     from coord.mutex import LineEntry, Mutex, MutexGrant
@@ -75,19 +88,38 @@ if TYPE_CHECKING:
         WatchFilter,
     )
     from coord.target import TlsConfig
+    from coord.typed import (
+        Typed,
+        TypedRangeResult,
+        TypedWatch,
+        TypedWatchBatch,
+        TypedWatchEvent,
+    )
     from coord.watching import Watch
 
 _HOMES = {
+    "coord.cache": (
+        "Cache",
+        "CacheBatch",
+        "CacheChange",
+        "CacheIndex",
+        "CacheSnapshot",
+        "NodeCache",
+    ),
     "coord.client": ("Client", "Connecting", "connect"),
+    "coord.codec": ("Codec", "Entry", "TypedKeyValue"),
     "coord.election": ("Election", "Leader", "Term"),
     "coord.errors": (
         "AmbiguousResult",
         "BatchFailed",
+        "CacheOverflow",
+        "CacheTimeout",
         "CampaignTimeout",
         "ClientClosed",
         "Compacted",
         "CoordError",
         "CoordTimeout",
+        "DecodeError",
         "ForkedError",
         "FutureRevision",
         "InvalidArgument",
@@ -115,6 +147,7 @@ _HOMES = {
         "TooLarge",
         "TxnTooLarge",
         "Unavailable",
+        "UpdateConflict",
     ),
     "coord.grants": ("Grant", "Hold"),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
@@ -140,25 +173,42 @@ _HOMES = {
         "WatchFilter",
     ),
     "coord.target": ("TlsConfig",),
+    "coord.typed": (
+        "Typed",
+        "TypedRangeResult",
+        "TypedWatch",
+        "TypedWatchBatch",
+        "TypedWatchEvent",
+    ),
     "coord.watching": ("Watch",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_SUBMODULES = frozenset({"compare", "op"})
+_SUBMODULES = frozenset({"codec", "compare", "op"})
 
 __all__ = [
     "AmbiguousResult",
     "Batch",
     "BatchFailed",
+    "Cache",
+    "CacheBatch",
+    "CacheChange",
+    "CacheIndex",
+    "CacheOverflow",
+    "CacheSnapshot",
+    "CacheTimeout",
     "CampaignTimeout",
     "Client",
     "ClientClosed",
+    "Codec",
     "Compacted",
     "Compare",
     "Connecting",
     "CoordError",
     "CoordTimeout",
+    "DecodeError",
     "DeleteResult",
     "Election",
+    "Entry",
     "EventType",
     "ForkedError",
     "FutureRevision",
@@ -185,6 +235,7 @@ __all__ = [
     "NameConflict",
     "NoLeader",
     "NoSpace",
+    "NodeCache",
     "NotHeld",
     "Op",
     "Operand",
@@ -211,12 +262,20 @@ __all__ = [
     "Txn",
     "TxnResult",
     "TxnTooLarge",
+    "Typed",
+    "TypedKeyValue",
+    "TypedRangeResult",
+    "TypedWatch",
+    "TypedWatchBatch",
+    "TypedWatchEvent",
     "Unavailable",
+    "UpdateConflict",
     "Watch",
     "WatchBatch",
     "WatchEvent",
     "WatchFilter",
     "__version__",
+    "codec",
     "compare",
     "connect",
     "op",

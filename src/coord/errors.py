@@ -246,6 +246,47 @@ class CampaignTimeout(CoordTimeout):
     """Leadership was not won in time; the candidacy is withdrawn."""
 
 
+class CacheTimeout(CoordTimeout):
+    """A cache was not complete, or not as new as asked for, in time. Nothing is left of a start that timed out."""
+
+
+class CacheOverflow(CoordError):
+    """The range of a cache holds more than it may: more than ``limit`` ``unit``, which are keys or bytes.
+
+    The cache has ended; what it held is given up, since it would be incomplete.
+    """
+
+    def __init__(self, what: str, *, limit: int, unit: str) -> None:
+        self.what = what
+        self.limit = limit
+        self.unit = unit
+        super().__init__(f"the cache of {what} would hold more than {limit} {unit}")
+
+
+class DecodeError(CoordError, ValueError):
+    """A value is no ``type_name``. ``key`` is where it stands, if known; ``reason`` what is wrong with it."""
+
+    def __init__(self, type_name: str, reason: str, *, key: bytes | None = None) -> None:
+        self.type_name = type_name
+        self.reason = reason
+        self.key = key
+        where = "the value" if key is None else f"the value of {key!r}"
+        super().__init__(f"{where} is no {type_name}: {reason}")
+
+    def at(self, key: bytes) -> DecodeError:
+        """Return the same error with the key."""
+        return DecodeError(self.type_name, self.reason, key=key)
+
+
+class UpdateConflict(CoordError):
+    """Others changed the key each time between reading and writing it; nothing was written."""
+
+    def __init__(self, key: bytes, attempts: int) -> None:
+        self.key = key
+        self.attempts = attempts
+        super().__init__(f"{key!r} was changed by others during each of {attempts} updates")
+
+
 class NoLeader(CoordError):
     """The election has no leader right now."""
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-FACES = ["coord", "coord.compare", "coord.op", "coord.sync"]
+FACES = ["coord", "coord.codec", "coord.compare", "coord.op", "coord.sync"]
 
 
 def order(name: str) -> tuple[int, str]:

@@ -359,11 +359,16 @@ class KeyCalls:
         prev_kv: bool = False,
         filters: Collection[WatchFilter] = (),
         progress_notify: bool = False,
+        resync: bool = False,
     ) -> Watch:
         """Watch ``key``, ``[key, end)``, or with ``prefix=True`` all keys that start with ``key``.
 
         From ``start_revision`` on, which may be in the past; None means from when the watch is entered.
         ``prev_kv`` adds the pair before each change, as far as history reaches.
+        ``resync=True`` goes on when history that is still needed has been compacted: instead of raising
+        :class:`Compacted` it reads the range again, and delivers what is different from what it has delivered as one
+        batch with ``resync`` set, without previous pairs. For that it reads all keys when it opens, and keeps some 250
+        bytes for each; ``start_revision`` must not lie in the future then (:class:`FutureRevision`).
         """
         if prefix and end is not None:
             raise InvalidArgument("give either end or prefix, not both")
@@ -384,4 +389,4 @@ class KeyCalls:
             no_delete=WatchFilter.NO_DELETE in filters,
             progress_notify=progress_notify,
         )
-        return Watch(self._core, spec)
+        return Watch(self._core, spec, resync=resync)

@@ -119,10 +119,13 @@ class WatchBatch:
     """All events of one or more whole revisions, in order; empty for a progress notification.
 
     Every matching event up to ``revision`` has been delivered once this batch has.
+    With ``resync``, the events are no history but a difference: what has to be done to what was delivered before, to
+    make it what the store holds at ``revision``.
     """
 
     events: tuple[WatchEvent, ...]
     revision: int
+    resync: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,9 @@ it is created again from there, so nothing is missed, and whatever arrives below
 A feed whose consumer is slow keeps at most ``_FEED_EVENTS`` events: beyond, its server-side watch is cancelled, and
 created again from ``next_revision`` once the consumer has caught up.
 The other feeds of the stream do not notice.
+
+A stream that is open but silent is asked for a sign of life now and then, and replaced by one on another endpoint when
+it gives none (:mod:`coord.store.heartbeat`).
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from coord.errors import (
 )
 from coord.rpc.status import RpcError, StatusCode
 from coord.store.caller import decode
+from coord.store.heartbeat import Heartbeat, Pulse
 from coord.store.keyspace import EVERYTHING, Keyspace
 from coord.store.values import EventType, KeyValue, WatchBatch, WatchEvent
 from coord.wire import methods, rpc_pb2
@@ -76,6 +80,14 @@ class WatchFeed:
         self._error: CoordError | None = None
         self.parked = False
         self.closed = False
+        self.store_revision = 0
+        """The newest revision that the store has told on this watch; may be ahead of what it has delivered."""
+        self.live = False
+        """Whether the server watches for us now."""
+        self.lost_at = 0.0
+        """When it last stopped to, in seconds of the clock: the moment of the last message before."""
+        self._created_revision = 0
+        self._is_covered = False
 
     async def next(self) -> WatchBatch:
         """Return the next batch: whole revisions in order, or no events for a progress notification.
@@ -100,6 +112,15 @@ class WatchFeed:
         await self._wait()
         batches = tuple(self._batches)
         return batches, self._taken + len(batches)
+
+    def reached(self, position: int) -> int | None:
+        """Return the revision up to which all has been delivered to the reader who is at ``position``.
+
+        None while something waits for that reader. From any thread.
+        """
+        # In this order, as the runtime's loop may add a batch meanwhile, and counts it last.
+        revision = self.next_revision - 1
+        return revision if self._taken + len(self._batches) <= position else None
 
     async def _wait(self) -> None:
         while not self._batches:
@@ -158,18 +179,30 @@ class WatchFeed:
         )
         return rpc_pb2.WatchRequest(create_request=create)
 
-    def on_created(self, revision: int) -> None:
+    def on_created(self, revision: int, *, covered: bool) -> None:
         """Note the position of a watch "from now": the revision at which the server saw it first.
 
         Inclusive, since events up to the revision in that header may still be under way (spec core 3.5).
+        ``covered``: no answer of the stream that is still to come can be older than this watch.
         """
         self._fragments = []
+        self.live = True
+        self._created_revision = revision
+        self._is_covered = covered
+        self.store_revision = max(self.store_revision, revision)
         if self.next_revision == 0:
             self.next_revision = revision
         self.created.set()
 
+    def on_lost(self, when: float) -> None:
+        """Note that nobody watches for us since ``when``."""
+        if self.live:
+            self.live = False
+            self.lost_at = when
+
     def on_response(self, response: rpc_pb2.WatchResponse) -> None:
         """Take events or progress of this watch."""
+        self.store_revision = max(self.store_revision, response.header.revision)
         if response.fragment:
             self._fragments.extend(response.events)
             return
@@ -182,17 +215,26 @@ class WatchFeed:
             return
         if events:
             last = events[-1].revision
-            self.next_revision = last + 1
             self._deliver(WatchBatch(events=tuple(events), revision=last))
+            self.next_revision = last + 1
             if self._buffered > _FEED_EVENTS:
                 self._mux.park(self)
 
     def on_progress(self, revision: int) -> None:
         """Everything up to ``revision`` has been delivered."""
         if self.created.is_set() and revision + 1 > self.next_revision:
-            self.next_revision = revision + 1
             if self.spec.progress_notify:
                 self._deliver(WatchBatch(events=(), revision=revision))
+            self.next_revision = revision + 1
+
+    def on_stream_progress(self, revision: int) -> None:
+        """As :meth:`on_progress`, told for all watches that the stream had when the server was asked.
+
+        An answer that is older than this watch says nothing about it, and may still come after its confirmation:
+        they take different ways out of an etcd. It is younger if it was asked for later, or knows more.
+        """
+        if self.live and (self._is_covered or revision > self._created_revision):
+            self.on_progress(revision)
 
     def _deliver(self, batch: WatchBatch) -> None:
         self._batches.append(batch)
@@ -233,6 +275,15 @@ class WatchMux:
         self._useful = False
         self._last_id = 0
         self._closed = False
+        self.pulse = Pulse()
+        """How patient the heartbeat of the next stream is."""
+        self.stream_number = 0
+        """Counts the streams that were opened."""
+        self.member_id = 0
+        """The member that answers on the present stream; 0 until it has said something."""
+        self._heard_at = 0.0
+        self._progress_asked = 0
+        self._progress_answered = 0
 
     def __len__(self) -> int:
         """Return the number of open watches."""
@@ -260,6 +311,7 @@ class WatchMux:
     def park(self, feed: WatchFeed) -> None:
         """Stop the server-side watch of a slow consumer; it is created again when the consumer has caught up."""
         feed.parked = True
+        feed.on_lost(self._env.clock.mono())
         self._cancel(feed.watch_id)
 
     def resume(self, feed: WatchFeed) -> None:
@@ -272,6 +324,18 @@ class WatchMux:
         self._feeds[feed.watch_id] = feed
         if self._stream is not None:
             self._create(feed)
+
+    def ask_progress(self) -> None:
+        """Ask how far the store is, for all watches together (etcd API: WatchProgressRequest).
+
+        Without an answer as long as one of them is behind. Only for a server that keeps its answer behind the events
+        that come before it, as etcd does from 3.4.25 and 3.5.8 on: elsewhere it may overtake them, and they would be
+        taken for repeated ones.
+        """
+        if self._stream is not None:
+            self._progress_asked += 1
+            request = rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest())
+            self._stream.send(request.SerializeToString())
 
     async def close(self) -> None:
         """End all watches with :class:`ClientClosed`."""
@@ -293,6 +357,24 @@ class WatchMux:
                 cancel_request=rpc_pb2.WatchCancelRequest(watch_id=watch_id)
             )
             self._stream.send(request.SerializeToString())
+
+    def _probe(self) -> None:
+        """Ask the stream for a sign of life: begin a watch of nothing, and end it.
+
+        Its creation is always answered, also by a refusal. A request for progress is not, while one watch is behind.
+        """
+        feed = next(iter(self._feeds.values()), None)
+        if feed is None or self._stream is None:
+            return
+        self._last_id += 1
+        self._creating.append(self._last_id)
+        create = rpc_pb2.WatchCreateRequest(
+            key=feed.spec.key,
+            watch_id=self._last_id,
+            filters=[rpc_pb2.WatchCreateRequest.NOPUT, rpc_pb2.WatchCreateRequest.NODELETE],
+        )
+        self._stream.send(rpc_pb2.WatchRequest(create_request=create).SerializeToString())
+        self._cancel(self._last_id)
 
     def _start(self, pause: float) -> None:
         self._task = self._supervisor.spawn(self._run(pause), name="watch-stream")
@@ -347,8 +429,17 @@ class WatchMux:
         stream = await self._transport.open_stream(
             methods.WATCH_WATCH.path, timeout=10.0, metadata=self._metadata, avoid=avoid
         )
-        self._stream = stream
-        self._creating.clear()
+        self._begin(stream)
+        silent = False
+
+        def give_up() -> None:
+            nonlocal silent
+            silent = True
+            self._transport.suspect()  # it answers pings, so nobody else will find out
+            stream.cancel()
+
+        heartbeat = Heartbeat(self.pulse, ask=self._probe, give_up=give_up)
+        heartbeat.start()
         try:
             for feed in list(self._feeds.values()):
                 if not feed.parked:
@@ -358,6 +449,8 @@ class WatchMux:
                 if message is None:
                     break
                 self._useful = True
+                heartbeat.heard()
+                self._heard_at = self._env.clock.mono()
                 self._take(decode(rpc_pb2.WatchResponse, message))
         except RpcError as error:
             if self._is_final(error):
@@ -365,11 +458,25 @@ class WatchMux:
         except ProtocolError as error:
             self._fail_all(error)
         finally:
+            heartbeat.stop()
             self._stream = None
+            for feed in self._feeds.values():
+                feed.on_lost(self._heard_at)
             stream.cancel()
+        if silent:
+            self._useful = False
         return stream.endpoint
 
+    def _begin(self, stream: MessageStream) -> None:
+        self._stream = stream
+        self._creating.clear()
+        self.stream_number += 1
+        self.member_id = 0
+        self._heard_at = self._env.clock.mono()
+        self._progress_asked = self._progress_answered = 0
+
     def _take(self, response: rpc_pb2.WatchResponse) -> None:
+        self.member_id = response.header.member_id or self.member_id
         if response.created:
             asked = self._creating.popleft() if self._creating else response.watch_id
             feed = self._feeds.get(asked)
@@ -377,10 +484,15 @@ class WatchMux:
                 if feed is not None:
                     self._end(feed, _refusal(response))
             elif feed is not None:
-                feed.on_created(response.header.revision)
+                feed.on_created(
+                    response.header.revision,
+                    covered=self._progress_asked == self._progress_answered,
+                )
             return
         if response.watch_id == -1:
-            # Progress of the whole stream, which we never ask for: before etcd 3.5.8 it may overtake events.
+            self._progress_answered += 1
+            for each in self._feeds.values():
+                each.on_stream_progress(response.header.revision)
             return
         feed = self._feeds.get(response.watch_id)
         if feed is None or feed.parked:
@@ -394,6 +506,7 @@ class WatchMux:
         if error.__class__ is Compacted:
             self._cancel(feed.watch_id)  # the server keeps the id until then (spec core 3.4)
         self._feeds.pop(feed.watch_id, None)
+        feed.on_lost(self._env.clock.mono())
         feed.fail(error)
 
 

@@ -21,6 +21,7 @@ What differs, because threads differ from tasks:
 
 from coord.sync._portal import AmbiguousResult, Iteration
 from coord.sync.batch import Batch, Pending
+from coord.sync.cache import Cache, NodeCache
 from coord.sync.client import Client, connect
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
@@ -29,11 +30,13 @@ from coord.sync.session import Session
 from coord.sync.signals import OneShot
 from coord.sync.stm import StmTxn
 from coord.sync.txn import Txn
+from coord.sync.typed import Typed, TypedWatch
 from coord.sync.watch import Watch
 
 __all__ = [
     "AmbiguousResult",
     "Batch",
+    "Cache",
     "Client",
     "Election",
     "Grant",
@@ -41,12 +44,15 @@ __all__ = [
     "Iteration",
     "Mutex",
     "MutexGrant",
+    "NodeCache",
     "OneShot",
     "Pending",
     "Session",
     "StmTxn",
     "Term",
     "Txn",
+    "Typed",
+    "TypedWatch",
     "Watch",
     "connect",
 ]

@@ -273,6 +273,7 @@ class KeyCalls(Twin[client.Client]):
         prev_kv: bool = False,
         filters: Collection[WatchFilter] = (),
         progress_notify: bool = False,
+        resync: bool = False,
     ) -> Watch:
         """Watch ``key``, ``[key, end)``, or with ``prefix=True`` all keys that start with ``key``."""
         watch = self._async.watch(
@@ -283,5 +284,6 @@ class KeyCalls(Twin[client.Client]):
             prev_kv=prev_kv,
             filters=filters,
             progress_notify=progress_notify,
+            resync=resync,
         )
         return Watch(self._portal, watch)

@@ -17,6 +17,7 @@ from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
 from coord.sync._portal import Portal
 from coord.sync._recipes import RecipeCalls
+from coord.sync._views import ViewCalls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,7 @@ def _open(options: Options) -> Client:
         raise
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls):
+class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, ViewCalls):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 
     A call waits until it has its answer; from a coroutine it would block the whole loop.
