@@ -13,6 +13,7 @@ from coord._version import __version__
 
 if TYPE_CHECKING:
     from coord import compare, op
+    from coord.auth import Auth
     from coord.client import Client, Connecting, connect
     from coord.election import Election, Leader, Term
     from coord.errors import (
@@ -36,20 +37,26 @@ if TYPE_CHECKING:
         NameConflict,
         NoLeader,
         NoSpace,
+        NotGranted,
         NotHeld,
         PermissionDenied,
         ProtocolError,
         RequestRefused,
+        RoleExists,
+        RoleNotFound,
         SessionClosed,
         SessionError,
         SessionExpired,
         SessionShared,
         TooLarge,
         Unavailable,
+        UserExists,
+        UserNotFound,
     )
     from coord.grants import Grant, Hold
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.session import Session, SessionState
+    from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.kv import SortBy
     from coord.store.txn import Compare, Op, Operand, Txn, TxnResult
     from coord.store.values import (
@@ -70,6 +77,7 @@ if TYPE_CHECKING:
     from coord.watching import Watch
 
 _HOMES = {
+    "coord.auth": ("Auth",),
     "coord.client": ("Client", "Connecting", "connect"),
     "coord.election": ("Election", "Leader", "Term"),
     "coord.errors": (
@@ -93,20 +101,26 @@ _HOMES = {
         "NameConflict",
         "NoLeader",
         "NoSpace",
+        "NotGranted",
         "NotHeld",
         "PermissionDenied",
         "ProtocolError",
         "RequestRefused",
+        "RoleExists",
+        "RoleNotFound",
         "SessionClosed",
         "SessionError",
         "SessionExpired",
         "SessionShared",
         "TooLarge",
         "Unavailable",
+        "UserExists",
+        "UserNotFound",
     ),
     "coord.grants": ("Grant", "Hold"),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.session": ("Session", "SessionState"),
+    "coord.store.auth": ("Access", "AuthStatus", "Permission", "RoleInfo", "UserInfo"),
     "coord.store.kv": ("SortBy",),
     "coord.store.txn": ("Compare", "Op", "Operand", "Txn", "TxnResult"),
     "coord.store.values": (
@@ -130,7 +144,10 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _SUBMODULES = frozenset({"compare", "op"})
 
 __all__ = [
+    "Access",
     "AmbiguousResult",
+    "Auth",
+    "AuthStatus",
     "CampaignTimeout",
     "Client",
     "ClientClosed",
@@ -167,14 +184,19 @@ __all__ = [
     "NameConflict",
     "NoLeader",
     "NoSpace",
+    "NotGranted",
     "NotHeld",
     "Op",
     "Operand",
+    "Permission",
     "PermissionDenied",
     "ProtocolError",
     "PutResult",
     "RangeResult",
     "RequestRefused",
+    "RoleExists",
+    "RoleInfo",
+    "RoleNotFound",
     "Session",
     "SessionClosed",
     "SessionError",
@@ -188,6 +210,9 @@ __all__ = [
     "Txn",
     "TxnResult",
     "Unavailable",
+    "UserExists",
+    "UserInfo",
+    "UserNotFound",
     "Watch",
     "WatchBatch",
     "WatchEvent",

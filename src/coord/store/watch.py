@@ -21,6 +21,7 @@ from coord.errors import (
     ClientClosed,
     Compacted,
     CoordError,
+    PermissionDenied,
     ProtocolError,
     RequestRefused,
     from_status,
@@ -28,6 +29,7 @@ from coord.errors import (
 from coord.rpc.status import RpcError, StatusCode
 from coord.store.caller import decode
 from coord.store.values import EventType, KeyValue, WatchBatch, WatchEvent
+from coord.store.watch_rights import REFUSALS_MAX, denial, is_about_the_user
 from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class WatchFeed:
         self._error: CoordError | None = None
         self.parked = False
         self.closed = False
+        self.refusals = 0  # in a row, although the store would let us read
 
     async def next(self) -> WatchBatch:
         """Return the next batch: whole revisions in order, or no events for a progress notification.
@@ -160,6 +163,7 @@ class WatchFeed:
         Inclusive, since events up to the revision in that header may still be under way (spec core 3.5).
         """
         self._fragments = []
+        self.refusals = 0
         if self.next_revision == 0:
             self.next_revision = revision
         self.created.set()
@@ -363,7 +367,7 @@ class WatchMux:
             feed = self._feeds.get(asked)
             if response.canceled:
                 if feed is not None:
-                    self._end(feed, _refusal(response))
+                    self._refused(feed, response)
             elif feed is not None:
                 feed.on_created(response.header.revision)
             return
@@ -377,6 +381,33 @@ class WatchMux:
             self._end(feed, _refusal(response))
         else:
             feed.on_response(response)
+
+    def _refused(self, feed: WatchFeed, response: rpc_pb2.WatchResponse) -> None:
+        """Take the refusal of a creation: at its word, or if it is about the user, after a second question."""
+        stream, error = self._stream, _refusal(response)
+        if stream is None or not is_about_the_user(response.cancel_reason):
+            self._end(feed, error)
+            return
+        with contextlib.suppress(RuntimeError):  # the client has closed
+            self._supervisor.spawn(self._ask_again(feed, stream, error), name="watch-rights")
+
+    async def _ask_again(self, feed: WatchFeed, stream: MessageStream, error: CoordError) -> None:
+        """End a feed that was refused on ``stream`` for good reason, or replace the stream."""
+        create = feed.create_request().create_request
+        denied = await denial(self._transport, create, self._metadata)
+        if denied is None:
+            feed.refusals += 1
+        elif not isinstance(denied, PermissionDenied):
+            await asyncio.sleep(self._env.rand.uniform(_RETRY_MIN_S, _RETRY_MAX_S))
+        if self._stream is not stream or self._feeds.get(feed.watch_id) is not feed:
+            return  # it was created again meanwhile, or nobody wants it any more
+        if isinstance(denied, PermissionDenied):
+            self._end(feed, denied)
+        elif feed.refusals > REFUSALS_MAX:
+            self._end(feed, error)
+        else:
+            stream.distrust()
+            stream.cancel()
 
     def _end(self, feed: WatchFeed, error: CoordError) -> None:
         if error.__class__ is Compacted:

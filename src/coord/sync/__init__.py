@@ -20,6 +20,7 @@ What differs, because threads differ from tasks:
 """
 
 from coord.sync._portal import AmbiguousResult, Iteration
+from coord.sync.auth import Auth
 from coord.sync.client import Client, connect
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
@@ -31,6 +32,7 @@ from coord.sync.watch import Watch
 
 __all__ = [
     "AmbiguousResult",
+    "Auth",
     "Client",
     "Election",
     "Grant",

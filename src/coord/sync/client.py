@@ -11,6 +11,7 @@ from coord import client
 from coord.core import Core
 from coord.errors import ClientClosed, ForkedError
 from coord.runtime import Runtime, real_env
+from coord.sync._auth import AuthCalls
 from coord.sync._cluster import ClusterCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from coord.core import Carrier, Options
+    from coord.credentials import Password
     from coord.target import TlsConfig
 
 
@@ -30,6 +32,9 @@ def connect(
     endpoints: str | Sequence[str] | None = None,
     *,
     tls: TlsConfig | None = None,
+    user: str | None = None,
+    password: Password | None = None,
+    token: str | None = None,
     request_timeout: float | None = None,
     transport: Carrier = "native",
     name: str | None = None,
@@ -39,7 +44,14 @@ def connect(
     As :func:`coord.connect`, on a thread of the client's own.
     """
     connecting = client.connect(
-        endpoints, tls=tls, request_timeout=request_timeout, transport=transport, name=name
+        endpoints,
+        tls=tls,
+        user=user,
+        password=password,
+        token=token,
+        request_timeout=request_timeout,
+        transport=transport,
+        name=name,
     )
     return _open(connecting._options)  # noqa: SLF001 - one product, two faces  # pyright: ignore[reportPrivateUsage]
 
@@ -64,7 +76,7 @@ def _open(options: Options) -> Client:
         raise
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls):
+class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, AuthCalls):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 
     A call waits until it has its answer; from a coroutine it would block the whole loop.

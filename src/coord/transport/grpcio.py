@@ -114,6 +114,9 @@ class GrpcioStream:
         self._sender.cancel()
         self._call.cancel()
 
+    def distrust(self) -> None:
+        """See :class:`coord.transport.MessageStream`: there is nobody here to be trusted."""
+
 
 def _is_cancelling() -> bool:
     task = asyncio.current_task()

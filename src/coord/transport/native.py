@@ -129,6 +129,9 @@ class NativeStream:
         self.receive = stream.receive
         self.cancel = stream.cancel
 
+    def distrust(self) -> None:
+        """See :class:`coord.transport.MessageStream`: there is nobody here to be trusted."""
+
 
 class NativeTransport:
     """See :class:`coord.transport.Transport`. Raises :class:`InvalidArgument` for TLS files that do not fit."""
