@@ -2,44 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import itertools
+import re
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import coord
 from coord import Access
+from coord.sync import connect
 from tests.sdk.conftest import ETCD_RELEASE
-from tests.support.servers import ServerProcess, real_etcd
+from tests.support.servers import ServerProcess, get, real_etcd
 
 ROOT_PASSWORD = "root-password"
 USER, PASSWORD = "alice", "alices-password"
 PREFIX = "open/"
+_numbers = itertools.count()
 
 
-async def add_users(endpoint: str) -> None:
+def add_users(endpoint: str) -> None:
     """Add ``root``, and a user who may do anything with the keys under ``open/``; then turn authentication on."""
-    async with coord.connect(endpoint) as client:
+    with connect(endpoint) as client:
         auth = client.auth
-        await auth.user_add("root", ROOT_PASSWORD)
-        await auth.user_grant_role("root", "root")
-        await auth.role_add("opener")
-        await auth.role_grant_permission("opener", PREFIX, Access.READWRITE, prefix=True)
-        await auth.role_grant_permission("opener", "_coord/", Access.READWRITE, prefix=True)
-        await auth.user_add(USER, PASSWORD)
-        await auth.user_grant_role(USER, "opener")
-        await auth.enable()
+        auth.user_add("root", ROOT_PASSWORD)
+        auth.user_grant_role("root", "root")
+        auth.role_add("opener")
+        for prefix in (PREFIX, "_coord/"):
+            auth.role_grant_permission("opener", prefix, Access.READWRITE, prefix=True)
+        auth.user_add(USER, PASSWORD)
+        auth.user_grant_role(USER, "opener")
+        auth.enable()
 
 
-@asynccontextmanager
-async def etcd_with_users(
+@contextmanager
+def etcd_with_users(
     directory: Path, *flags: str, listen: str | None = None
-) -> AsyncGenerator[ServerProcess]:
+) -> Generator[ServerProcess]:
     """Run an etcd with these users until the context is left."""
     with real_etcd(directory, *flags, version=ETCD_RELEASE, listen=listen) as server:
-        await add_users(server.endpoint)
+        add_users(server.endpoint)
         yield server
 
 
 def root(endpoint: str) -> coord.Connecting:
     """Connect as ``root``."""
     return coord.connect(endpoint, user="root", password=ROOT_PASSWORD)
+
+
+@asynccontextmanager
+async def somebody(server: ServerProcess) -> AsyncGenerator[tuple[coord.Client, str]]:
+    """Connect as root, and add a user for one test, with alice's rights and password; yields both."""
+    name = f"user{next(_numbers)}"
+    async with root(server.endpoint) as admin:
+        await admin.auth.user_add(name, PASSWORD)
+        await admin.auth.user_grant_role(name, "opener")
+        yield admin, name
+
+
+async def end_tokens(admin: coord.Client, name: str, password: str = PASSWORD) -> None:
+    """Let the server forget all tokens of a user."""
+    await admin.auth.user_change_password(name, password)
+
+
+def count(server: ServerProcess, method: str) -> int:
+    """How many calls of a method the server has begun, by its own count."""
+    _, text = get(server.url, "/metrics")
+    pattern = rf'grpc_server_started_total{{[^}}]*grpc_method="{method}"[^}}]*}} (\S+)'
+    return sum(int(float(number)) for number in re.findall(pattern, text))

@@ -1,0 +1,230 @@
+"""What lives long outlives its token: watches without a gap, sessions that stay, over every kind of token."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+import coord
+from coord.core import Carrier
+from tests.sdk.auth_stores import (
+    PASSWORD,
+    PREFIX,
+    USER,
+    add_users,
+    count,
+    end_tokens,
+    etcd_with_users,
+    root,
+    somebody,
+)
+from tests.sdk.conftest import CARRIERS, ETCD_RELEASE
+from tests.sdk.test_failures import reached
+from tests.support.proxy import Proxy
+from tests.support.servers import ServerProcess, free_port, real_etcd
+
+carriers = pytest.mark.parametrize("transport", CARRIERS)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with etcd_with_users(tmp_path_factory.mktemp("etcd-users")) as server:
+        yield server
+
+
+def jwt_flag(folder: Path, ttl: str) -> str:
+    """Make a key pair for tokens, and return the flag for it."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private, public = folder / "jwt.key", folder / "jwt.pub"
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    return f"--auth-token=jwt,sign-method=RS256,pub-key={public},priv-key={private},ttl={ttl}"
+
+
+async def values(watch: coord.Watch, number: int) -> list[str]:
+    return [(await anext(watch)).value.decode() for _ in range(number)]
+
+
+@carriers
+async def test_a_watch_and_a_session_outlive_their_tokens(
+    store: ServerProcess, transport: Carrier, prefix: str
+) -> None:
+    key = PREFIX + prefix
+    async with (
+        somebody(store) as (admin, name),
+        Proxy(store.endpoint) as proxy,
+        coord.connect(proxy.endpoint, user=name, password=PASSWORD, transport=transport) as client,
+        client.watch(key + "k") as watch,
+        client.session(ttl=3) as session,
+    ):
+        grant = await client.mutex(key + "lock", session=session).acquire(timeout=10)
+        seen: list[str] = []
+        for round_ in range(6):
+            await end_tokens(admin, name)
+            for number in range(20):
+                await admin.put(key + "k", f"{round_}.{number}")
+                if number == 10:
+                    proxy.cut()
+            if round_ % 2:
+                await client.put(key + "other", "x")  # a new token before the watch needs one
+            seen += await values(watch, 20)
+        assert seen == [f"{r}.{n}" for r in range(6) for n in range(20)]
+        # Renewed on a stream that was opened since.
+        valid = session.valid_for()
+
+        async def renewed() -> bool:
+            return session.valid_for() > valid
+
+        await reached(renewed, "the session is renewed")
+        grant.check()
+        assert await grant.release()
+
+
+@carriers
+async def test_a_watch_on_a_stream_whose_token_has_ended(
+    store: ServerProcess, transport: Carrier, prefix: str
+) -> None:
+    key = PREFIX + prefix
+    async with (
+        somebody(store) as (admin, name),
+        coord.connect(store.endpoint, user=name, password=PASSWORD, transport=transport) as client,
+        client.watch(key, prefix=True) as early,
+    ):
+        await client.put(key + "1", "1")
+        await end_tokens(admin, name)
+        async with client.watch(key, prefix=True, start_revision=1) as late:
+            await client.put(key + "2", "2")
+            assert await values(late, 2) == ["1", "2"]
+        assert await values(early, 2) == ["1", "2"]
+
+
+@carriers
+async def test_a_watch_that_is_denied_leaves_the_others_alone(
+    store: ServerProcess, transport: Carrier, prefix: str
+) -> None:
+    key = PREFIX + prefix
+    async with (
+        coord.connect(store.endpoint, user=USER, password=PASSWORD, transport=transport) as client,
+        client.watch(key) as watch,
+    ):
+        logins, streams = count(store, "Authenticate"), count(store, "Watch")
+        for _ in range(3):
+            with pytest.raises(coord.PermissionDenied, match="permission denied"):
+                await anext(client.watch("shut", start_revision=1))
+            with pytest.raises(coord.PermissionDenied, match="permission denied"):
+                # Part of it would be allowed.
+                await anext(client.watch(PREFIX, end="z", start_revision=1))
+        await client.put(key, "x")
+        assert await values(watch, 1) == ["x"]
+        assert (count(store, "Authenticate"), count(store, "Watch")) == (logins, streams)
+
+
+@carriers
+async def test_a_right_that_is_taken_away_and_given_back(
+    store: ServerProcess, transport: Carrier, prefix: str
+) -> None:
+    key = PREFIX + prefix
+    async with (
+        somebody(store) as (admin, name),
+        coord.connect(store.endpoint, user=name, password=PASSWORD, transport=transport) as client,
+    ):
+        await client.put(key, "x")
+        await admin.auth.user_revoke_role(name, "opener")
+        for call in (client.put(key, "y"), anext(client.watch(key, start_revision=1))):
+            with pytest.raises(coord.PermissionDenied, match="permission denied"):
+                await call
+        await admin.auth.user_grant_role(name, "opener")
+        await client.put(key, "z")
+        assert await values(client.watch(key, start_revision=1), 2) == ["x", "z"]
+
+
+@carriers
+async def test_a_server_that_restarts_forgets_its_tokens(
+    tmp_path: Path, transport: Carrier
+) -> None:
+    listen = f"http://127.0.0.1:{free_port()}"
+    key = PREFIX + "k"
+    with contextlib.ExitStack() as servers:
+        server = servers.enter_context(real_etcd(tmp_path, version=ETCD_RELEASE, listen=listen))
+        add_users(server.endpoint)
+        async with (
+            coord.connect(
+                server.endpoint, user=USER, password=PASSWORD, transport=transport
+            ) as client,
+            client.watch(key) as watch,
+            client.session(ttl=30) as session,
+        ):
+            await client.put(key, "before")
+            await asyncio.to_thread(server.stop)
+            waiting = asyncio.ensure_future(client.put(key, "after", timeout=30))
+            servers.enter_context(real_etcd(tmp_path, version=ETCD_RELEASE, listen=listen))
+            await waiting
+            assert await values(watch, 2) == ["before", "after"]
+            assert await client.lease_keep_alive_once(session.lease_id) == session.ttl
+            assert session.valid_for() > 0
+
+
+@pytest.mark.parametrize("kind", ["simple", "jwt"])
+@carriers
+async def test_tokens_that_end_by_themselves(tmp_path: Path, transport: Carrier, kind: str) -> None:
+    flag = "--auth-token-ttl=1" if kind == "simple" else jwt_flag(tmp_path, "1s")
+    key = PREFIX + "k"
+    with etcd_with_users(tmp_path, flag) as server:
+        async with (
+            coord.connect(
+                server.endpoint, user=USER, password=PASSWORD, transport=transport
+            ) as client,
+            root(server.endpoint) as admin,
+            client.watch(key) as watch,
+            client.session(ttl=3) as session,
+        ):
+            ended = 0
+            while ended < 3:
+                # Nothing is sent meanwhile, since simple tokens live on while they are used.
+                before = count(server, "Authenticate")
+                await asyncio.sleep(2.2)
+                assert count(server, "Authenticate") == before
+                await client.put(key, f"{ended}")
+                ended += count(server, "Authenticate") - before
+                await anext(client.watch(key, start_revision=1))
+            assert await values(watch, 3) == ["0", "1", "2"]
+            assert session.valid_for() > 0
+            assert await admin.get(key) is not None
+
+
+@carriers
+async def test_every_change_of_users_makes_a_jwt_old(tmp_path: Path, transport: Carrier) -> None:
+    with etcd_with_users(tmp_path, jwt_flag(tmp_path, "5m")) as server:
+        async with (
+            coord.connect(
+                server.endpoint, user=USER, password=PASSWORD, transport=transport
+            ) as client,
+            root(server.endpoint) as admin,
+            client.watch(PREFIX, prefix=True) as watch,
+        ):
+            await admin.get("k")
+            before = count(server, "Authenticate")
+            for number in range(5):
+                await admin.auth.role_add(f"role{number}")
+                async with asyncio.TaskGroup() as group:
+                    for each in range(20):
+                        group.create_task(client.put(f"{PREFIX}{number}.{each}", "x"))
+            assert count(server, "Authenticate") == before + 5
+            keys = {(await anext(watch)).key.decode() for _ in range(100)}
+            assert keys == {f"{PREFIX}{n}.{e}" for n in range(5) for e in range(20)}
