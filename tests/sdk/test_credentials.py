@@ -31,8 +31,15 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def given(endpoints: str = "h:1", **arguments: str) -> Credentials | None:
-    return coord.connect(endpoints, **arguments)._options.credentials
+def given(
+    endpoints: str = "h:1",
+    *,
+    user: str | None = None,
+    password: str | None = None,
+    token: str | None = None,
+) -> Credentials | None:
+    connecting = coord.connect(endpoints, user=user, password=password, token=token)
+    return connecting._options.credentials
 
 
 def test_arguments() -> None:
@@ -221,14 +228,11 @@ async def test_nothing_that_can_be_seen_shows_a_secret(
             secrets.append(token)
         seen = shown_by(client, core, core.options, connecting)
     dead = f"127.0.0.1:{free_port()}"
-    async with (
-        coord.connect(**{**chosen, "endpoints": dead}, transport=transport)
-        if (kind != "url")
-        else coord.connect(f"etcd://u:{CANARY}@{dead}", transport=transport) as lost
-    ):
-        with pytest.raises(coord.CoordError) as caught:
+    chosen["endpoints"] = f"etcd://u:{CANARY}@{dead}" if kind == "url" else dead
+    async with coord.connect(**chosen, transport=transport) as lost:
+        with pytest.raises(coord.CoordError) as failed:
             await lost.put("k", "x", timeout=0.2)
-        errors.append(caught.value)
+        errors.append(failed.value)
         seen += shown_by(lost)
     assert "Credentials" in seen
     seen += "".join(["".join(traceback.format_exception(e)) for e in errors])
