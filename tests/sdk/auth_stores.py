@@ -20,9 +20,9 @@ PREFIX = "open/"
 _numbers = itertools.count()
 
 
-def add_users(endpoint: str) -> None:
+def add_users(endpoint: str, tls: coord.TlsConfig | None = None) -> None:
     """Add ``root``, and a user who may do anything with the keys under ``open/``; then turn authentication on."""
-    with connect(endpoint) as client:
+    with connect(endpoint, tls=tls) as client:
         auth = client.auth
         auth.user_add("root", ROOT_PASSWORD)
         auth.user_grant_role("root", "root")
