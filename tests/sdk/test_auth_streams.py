@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -13,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 import coord
 from coord.core import Carrier
+from coord.rpc.status import RpcError, StatusCode
+from coord.transport import Transport, authenticated
 from tests.sdk.auth_stores import (
     PASSWORD,
     PREFIX,
@@ -133,6 +136,109 @@ async def test_a_watch_that_is_denied_leaves_the_others_alone(
         await client.put(key, "x")
         assert await values(watch, 1) == ["x"]
         assert (count(store, "Authenticate"), count(store, "Watch")) == (logins, streams)
+
+
+class Answering:
+    """A transport whose unary calls are answered by the test."""
+
+    def __init__(self, inner: Transport, answer: Callable[[], bytes]) -> None:
+        self._inner = inner
+        self._answer = answer
+        self.open_stream = inner.open_stream
+        self.asked = 0
+
+    async def unary(self, *_arguments: object, **_options: object) -> bytes:
+        self.asked += 1
+        return self._answer()
+
+
+def answer_to_watches(client: coord.Client, answer: Callable[[], bytes]) -> Answering:
+    """Let the test say what the store says about a right to read; for ``runtime="inline"`` clients."""
+    core: Any = client._core
+    answering = Answering(core.transport, answer)
+    core.watches._transport = answering
+    return answering
+
+
+async def test_a_question_about_a_right_that_is_not_answered(
+    store: ServerProcess, prefix: str
+) -> None:
+    failures = [RpcError(StatusCode.UNAVAILABLE, "no leader") for _ in range(2)]
+    failures.append(RpcError(StatusCode.PERMISSION_DENIED, "at last"))
+
+    def answer() -> bytes:
+        raise failures.pop(0)
+
+    async with (
+        coord.connect(store.endpoint, user=USER, password=PASSWORD, runtime="inline") as client,
+        client.watch(PREFIX + prefix) as watch,
+    ):
+        answering = answer_to_watches(client, answer)
+        with pytest.raises(coord.PermissionDenied, match="at last"):
+            await anext(client.watch("shut", start_revision=1))
+        assert answering.asked == 3
+        await client.put(PREFIX + prefix, "x")
+        assert await values(watch, 1) == ["x"]
+
+
+async def test_a_watch_that_is_refused_although_it_might_read(store: ServerProcess) -> None:
+    async with coord.connect(
+        store.endpoint, user=USER, password=PASSWORD, runtime="inline"
+    ) as client:
+        answering = answer_to_watches(client, lambda: b"")
+        with pytest.raises(coord.PermissionDenied, match="permission denied"):
+            await anext(client.watch("shut", start_revision=1))
+        assert answering.asked == 4
+        closing = asyncio.ensure_future(anext(client.watch("shut", start_revision=1)))
+
+        async def asked_again() -> bool:
+            return answering.asked > 4
+
+        await reached(asked_again, "the refusal is looked into")
+    with pytest.raises(coord.CoordError):
+        await closing
+
+
+async def test_streams_begin_with_a_young_token(
+    store: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authenticated, "_STREAM_TOKEN_AGE_S", 0.0)
+    answers: list[str | OSError] = [PASSWORD, PASSWORD, OSError("vault is sealed"), "wrong"]
+
+    def password() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    before = count(store, "Authenticate")
+    async with coord.connect(store.endpoint, user=USER, password=password) as client:
+        lease = (await client.lease_grant(30)).lease_id
+        assert count(store, "Authenticate") == before + 1
+        await client.lease_keep_alive_once(lease)
+        assert count(store, "Authenticate") == before + 2
+        # Without another token the present one has to do, and does.
+        await client.lease_keep_alive_once(lease)
+        assert count(store, "Authenticate") == before + 2
+        with pytest.raises(coord.PermissionDenied, match="invalid user ID or password"):
+            await client.lease_keep_alive_once(lease)
+        assert answers == []
+
+
+@carriers
+async def test_tokens_that_are_worth_nothing(tmp_path: Path, transport: Carrier) -> None:
+    with etcd_with_users(tmp_path, jwt_flag(tmp_path, "-1h")) as server:
+        before = count(server, "Authenticate")
+        async with coord.connect(
+            server.endpoint, user=USER, password=PASSWORD, transport=transport, request_timeout=30
+        ) as client:
+            calls = [asyncio.ensure_future(client.get(PREFIX)) for _ in range(20)]
+            await asyncio.wait(calls)
+            for call in calls:
+                assert isinstance(call.exception(), coord.PermissionDenied), call
+                assert "invalid auth token" in str(call.exception())
+        # One at first, and three to replace it, for all calls together.
+        assert count(server, "Authenticate") == before + 4
 
 
 @carriers

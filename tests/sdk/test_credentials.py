@@ -111,9 +111,10 @@ def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_refused(arguments: dict[str, Any], words: str) -> None:
+    whole: dict[str, Any] = {"endpoints": "h:1", **arguments}
     for connect in (coord.connect, coord.sync.connect):
         with pytest.raises(coord.InvalidArgument, match=words):
-            connect(**{"endpoints": "h:1", **arguments})
+            connect(**whole)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +163,9 @@ def test_no_message_about_arguments_shows_a_secret() -> None:
         {"endpoints": "etcd://u:p@h", "password": CANARY},
     ]
     for arguments in wrong:
+        whole: dict[str, Any] = {"endpoints": "h:1", **arguments}
         with pytest.raises(coord.InvalidArgument) as caught:
-            coord.connect(**{"endpoints": "h:1", **arguments})
+            coord.connect(**whole)
         assert CANARY not in "".join(traceback.format_exception(caught.value, limit=0))
 
 
@@ -213,7 +215,7 @@ async def test_nothing_that_can_be_seen_shows_a_secret(
         "token": {"token": CANARY},
         "right": {"user": USER, "password": PASSWORD},
     }
-    chosen = {"endpoints": store.endpoint, **arguments[kind]}
+    chosen: dict[str, Any] = {"endpoints": store.endpoint, **arguments[kind]}
     connecting = coord.connect(**chosen, transport=transport, runtime="inline")
     errors: list[BaseException] = []
     secrets = [CANARY, PASSWORD]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copy
@@ -35,7 +35,7 @@ def certificates(tmp_path: Path) -> Certificates:
 @contextmanager
 def secured(
     kind: str, folder: Path, certificates: Certificates, port: int
-) -> Iterator[ServerProcess]:
+) -> Generator[ServerProcess]:
     """Run a store that wants certificates, at a port and on data that a later one takes over."""
     listen, flags = f"https://127.0.0.1:{port}", certificates.server_flags()
     if kind == "etcd":
