@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import coord
 from coord import Access
 from coord.sync import connect
 from tests.sdk.conftest import ETCD_RELEASE
-from tests.support.servers import ServerProcess, get, real_etcd
+from tests.support.servers import ServerProcess, free_port, get, real_etcd
 
 ROOT_PASSWORD = "root-password"
 USER, PASSWORD = "alice", "alices-password"
@@ -42,6 +43,31 @@ def etcd_with_users(
     with real_etcd(directory, *flags, version=ETCD_RELEASE, listen=listen) as server:
         add_users(server.endpoint)
         yield server
+
+
+@contextmanager
+def etcd_cluster(directory: Path, size: int, *flags: str) -> Generator[list[ServerProcess]]:
+    """Run an etcd cluster with these users until the context is left."""
+    peers = {f"m{number}": f"http://127.0.0.1:{free_port()}" for number in range(size)}
+    founding = ",".join([f"{name}={url}" for name, url in peers.items()])
+    with ThreadPoolExecutor(size) as starters, ExitStack() as running:
+
+        def member(name: str) -> ServerProcess:
+            return running.enter_context(
+                real_etcd(
+                    directory / name,
+                    f"--name={name}",
+                    f"--listen-peer-urls={peers[name]}",
+                    f"--initial-advertise-peer-urls={peers[name]}",
+                    f"--initial-cluster={founding}",
+                    *flags,
+                    version=ETCD_RELEASE,
+                )
+            )
+
+        members = list(starters.map(member, peers))  # each is healthy with the others only
+        add_users(members[0].endpoint)
+        yield members
 
 
 def root(endpoint: str) -> coord.Connecting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.sdk.auth_stores import (
     add_users,
     count,
     end_tokens,
+    etcd_cluster,
     etcd_with_users,
     root,
     somebody,
@@ -284,6 +286,43 @@ async def test_a_server_that_restarts_forgets_its_tokens(
             assert await values(watch, 2) == ["before", "after"]
             assert await client.lease_keep_alive_once(session.lease_id) == session.ttl
             assert session.valid_for() > 0
+
+
+@carriers
+async def test_members_that_come_and_go(tmp_path: Path, transport: Carrier) -> None:
+    # Each member counts for itself how long a token was not used, and all forget it after a second.
+    key = PREFIX + "k"
+    with etcd_cluster(tmp_path, 3, "--auth-token-ttl=1") as members:
+        endpoints = [member.endpoint for member in members]
+        async with (
+            coord.connect(
+                endpoints, user=USER, password=PASSWORD, transport=transport, request_timeout=30
+            ) as client,
+            client.watch(key) as watch,
+            client.session(ttl=30) as session,
+        ):
+            grant = await client.mutex(PREFIX + "lock", session=session).acquire(timeout=30)
+            for member in members:
+                # Whichever it uses, it has to leave each of them once.
+                member.process.send_signal(signal.SIGSTOP)
+                try:
+                    while await written(client, key) is None:
+                        pass  # a member that is held still gives no answer
+                finally:
+                    member.process.send_signal(signal.SIGCONT)
+            last = await client.get(key)
+            assert last is not None
+            seen = [(await anext(watch)).kv.version for _ in range(last.version)]
+            assert seen == list(range(1, last.version + 1))
+            grant.check()
+
+
+async def written(client: coord.Client, key: str) -> int | None:
+    """Write once, and return the revision, or None if that is not known."""
+    try:
+        return (await client.put(key, "x", timeout=2)).revision
+    except (coord.AmbiguousResult, coord.Unavailable):
+        return None
 
 
 @pytest.mark.parametrize("kind", ["simple", "jwt"])

@@ -34,6 +34,7 @@ _LOGIN_METADATA = (("hasleader", "true"),)
 # How long a refused login is not repeated, and a token that was turned down at its first use not replaced.
 _PAUSE_FIRST_S = 0.5
 _PAUSE_MAX_S = 8.0
+_FAILURE_PAUSE_S = 0.1  # the same for a login without an answer, at most
 
 _NOT_ENABLED = "etcdserver: authentication is not enabled"
 _NO_SUCH_LOGIN = (
@@ -141,6 +142,10 @@ class TokenSource:
             self.current = None
             self._refusal = outcome
             self._pause()
+        else:
+            # Each of many callers would begin another as soon as this one has failed.
+            self._refusal = None
+            self._pause_until = self._env.clock.mono() + self._env.rand.uniform(0, _FAILURE_PAUSE_S)
 
     def _pause(self) -> None:
         longest = min(_PAUSE_MAX_S, _PAUSE_FIRST_S * float(2 ** min(self._setbacks, 10)))
