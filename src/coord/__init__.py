@@ -13,6 +13,7 @@ from coord._version import __version__
 
 if TYPE_CHECKING:
     from coord import codec, compare, op
+    from coord.auth import Auth
     from coord.cache import (
         Cache,
         CacheBatch,
@@ -49,10 +50,13 @@ if TYPE_CHECKING:
         NameConflict,
         NoLeader,
         NoSpace,
+        NotGranted,
         NotHeld,
         PermissionDenied,
         ProtocolError,
         RequestRefused,
+        RoleExists,
+        RoleNotFound,
         SessionClosed,
         SessionError,
         SessionExpired,
@@ -63,10 +67,13 @@ if TYPE_CHECKING:
         TxnTooLarge,
         Unavailable,
         UpdateConflict,
+        UserExists,
+        UserNotFound,
     )
     from coord.grants import Grant, Hold
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.session import Session, SessionState
+    from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
     from coord.store.comparing import Compare, Operand
     from coord.store.kv import SortBy
@@ -106,6 +113,7 @@ _HOMES = {
         "CacheSnapshot",
         "NodeCache",
     ),
+    "coord.auth": ("Auth",),
     "coord.client": ("Client", "Connecting", "connect"),
     "coord.codec": ("Codec", "Entry", "TypedKeyValue"),
     "coord.election": ("Election", "Leader", "Term"),
@@ -134,10 +142,13 @@ _HOMES = {
         "NameConflict",
         "NoLeader",
         "NoSpace",
+        "NotGranted",
         "NotHeld",
         "PermissionDenied",
         "ProtocolError",
         "RequestRefused",
+        "RoleExists",
+        "RoleNotFound",
         "SessionClosed",
         "SessionError",
         "SessionExpired",
@@ -148,12 +159,15 @@ _HOMES = {
         "TxnTooLarge",
         "Unavailable",
         "UpdateConflict",
+        "UserExists",
+        "UserNotFound",
     ),
     "coord.grants": ("Grant", "Hold"),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.batch": ("Batch", "Pending"),
     "coord.store.comparing": ("Compare", "Operand"),
+    "coord.store.auth": ("Access", "AuthStatus", "Permission", "RoleInfo", "UserInfo"),
     "coord.store.kv": ("SortBy",),
     "coord.store.stm": ("StmResult",),
     "coord.store.stm_txn": ("StmTxn",),
@@ -186,7 +200,10 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _SUBMODULES = frozenset({"codec", "compare", "op"})
 
 __all__ = [
+    "Access",
     "AmbiguousResult",
+    "Auth",
+    "AuthStatus",
     "Batch",
     "BatchFailed",
     "Cache",
@@ -236,15 +253,20 @@ __all__ = [
     "NoLeader",
     "NoSpace",
     "NodeCache",
+    "NotGranted",
     "NotHeld",
     "Op",
     "Operand",
     "Pending",
+    "Permission",
     "PermissionDenied",
     "ProtocolError",
     "PutResult",
     "RangeResult",
     "RequestRefused",
+    "RoleExists",
+    "RoleInfo",
+    "RoleNotFound",
     "Session",
     "SessionClosed",
     "SessionError",
@@ -270,6 +292,9 @@ __all__ = [
     "TypedWatchEvent",
     "Unavailable",
     "UpdateConflict",
+    "UserExists",
+    "UserInfo",
+    "UserNotFound",
     "Watch",
     "WatchBatch",
     "WatchEvent",

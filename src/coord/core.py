@@ -23,6 +23,7 @@ from coord.target import Opened, Target, TargetKind
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from coord.credentials import Credentials
     from coord.runtime import Env, Runtime
     from coord.transport import Transport
 
@@ -42,6 +43,7 @@ class Options:
     request_timeout: float = DEFAULT_REQUEST_TIMEOUT_S
     placement: Placement = "thread"
     carrier: Carrier = "native"
+    credentials: Credentials | None = None
     name: str = "coord"
     debug: bool = False
     namespace: bytes = b""
@@ -109,6 +111,8 @@ class Core:
             target = Target(kind=TargetKind.ENDPOINTS, endpoints=opened.endpoints)
         try:
             transport = _make_transport(options.carrier, target, env)
+            if options.credentials is not None:
+                transport = _authenticated(transport, options.credentials, env)
         except BaseException:
             if opened is not None:
                 await opened.close()
@@ -190,3 +194,14 @@ def _make_transport(carrier: Carrier, target: Target, env: Env) -> Transport:
             return GrpcioTransport(target.endpoints, env, tls=target.tls)
         case _:  # pyright: ignore[reportUnnecessaryComparison] - callers without a type checker
             raise InvalidArgument(f"transport must be 'native' or 'grpcio', not {carrier!r}")  # pyright: ignore[reportUnreachable]
+
+
+def _authenticated(transport: Transport, credentials: Credentials, env: Env) -> Transport:
+    """Put who the client is around ``transport``. Loaded, and in the way, for those with credentials only."""
+    if credentials.token is not None:
+        from coord.transport.fixed_token import FixedTokenTransport
+
+        return FixedTokenTransport(transport, credentials.token)
+    from coord.transport.authenticated import AuthenticatedTransport
+
+    return AuthenticatedTransport(transport, env, credentials)

@@ -119,6 +119,26 @@ class KeyNotFound(RequestRefused):
     """The request needs a key that does not exist."""
 
 
+class UserExists(RequestRefused):
+    """There is a user of this name already."""
+
+
+class UserNotFound(RequestRefused):
+    """There is no user of this name."""
+
+
+class RoleExists(RequestRefused):
+    """There is a role of this name already."""
+
+
+class RoleNotFound(RequestRefused):
+    """There is no role of this name."""
+
+
+class NotGranted(RequestRefused):
+    """The user does not have the role, or the role not the permission, that was to be taken away."""
+
+
 class NoSpace(RequestRefused):
     """The store is over its quota; deletes, compaction and reads still work."""
 
@@ -338,6 +358,12 @@ _BY_TEXT: dict[str, type[RequestRefused]] = {
     "etcdserver: requested lease not found": LeaseNotFound,
     "etcdserver: lease already exists": LeaseExists,
     "etcdserver: key not found": KeyNotFound,
+    "etcdserver: user name already exists": UserExists,
+    "etcdserver: user name not found": UserNotFound,
+    "etcdserver: role name already exists": RoleExists,
+    "etcdserver: role name not found": RoleNotFound,
+    "etcdserver: role is not granted to the user": NotGranted,
+    "etcdserver: permission is not granted to the role": NotGranted,
     "etcdserver: mvcc: database space exceeded": NoSpace,
     "etcdserver: request is too large": TooLarge,
     "etcdserver: too many operations in txn request": TxnTooLarge,
@@ -361,6 +387,11 @@ _DENIED_TEXT = frozenset(
         "etcdserver: user name is empty",
         "etcdserver: authentication failed, invalid user ID or password",
         "etcdserver: revision of auth store is old",
+        # etcd 3.4 in its Maintenance service, with code UNKNOWN.
+        "auth: permission denied",
+        "auth: user name is empty",
+        "auth: invalid auth token",
+        "auth: revision in header is old",
     }
 )
 # Codes after which a write that was sent may still have been applied.

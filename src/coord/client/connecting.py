@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from coord.client.client import CLOSE_WITHIN_S, Client
 from coord.core import DEFAULT_REQUEST_TIMEOUT_S, Core, Options
+from coord.credentials import credentials
 from coord.errors import ClientClosed, ForkedError, InvalidArgument
 from coord.runtime import Runtime, finish, real_env
 from coord.store.keys import to_bytes
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from coord.core import Carrier, Placement
+    from coord.credentials import Password
     from coord.runtime import Env
     from coord.target import TlsConfig
 
@@ -25,6 +27,9 @@ def connect(
     endpoints: str | Sequence[str] | None = None,
     *,
     tls: TlsConfig | None = None,
+    user: str | None = None,
+    password: Password | None = None,
+    token: str | None = None,
     namespace: str | bytes = b"",
     request_timeout: float | None = None,
     runtime: Placement = "thread",
@@ -38,6 +43,10 @@ def connect(
     ``endpoints``: see :mod:`coord.target`; None means ``COORD_ENDPOINTS``, else ``local:``.
     ``namespace`` is put before every key and taken off every answer, verbatim, so end it with a slash: the client sees
     the keys under it as if there were no others. It may stand in the URL instead: ``etcd://host/team-a/``.
+    ``user`` logs in with ``password``, when the first call needs it and again whenever the server wants it.
+    ``password`` may be a function that returns it, called in a thread before each login, for secrets that change.
+    Without them the URL's count, then ``COORD_USER`` and ``COORD_PASSWORD`` (not for ``local:`` and ``memory:``).
+    ``token`` is sent as it is instead, and never renewed.
     ``request_timeout`` in seconds bounds every single request; None means the URL's, else 10.
     ``runtime="inline"`` runs the client on the caller's loop instead of a thread of its own: lower latency, but a
     blocked loop then blocks lease renewals too, and other loops and threads must not outlive it.
@@ -64,9 +73,18 @@ def connect(
         raise InvalidArgument(f"transport must be 'native' or 'grpcio', not {transport!r}")
     if transport == "grpcio" and target.kind is TargetKind.MEMORY:
         raise InvalidArgument("memory: needs the native transport: gRPC cannot see its network")
+    if target.kind is TargetKind.MEMORY and (user, password, token) != (None, None, None):
+        raise InvalidArgument("memory: knows no users")
     return Connecting(
         Options(
             target=target,
+            credentials=credentials(
+                user=user,
+                password=password,
+                token=token,
+                url=target.credentials,
+                environment=target.kind is TargetKind.ENDPOINTS,
+            ),
             request_timeout=DEFAULT_REQUEST_TIMEOUT_S if limit is None else limit,
             placement=runtime,
             carrier=transport,

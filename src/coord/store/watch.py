@@ -24,6 +24,7 @@ from coord.errors import (
     ClientClosed,
     Compacted,
     CoordError,
+    PermissionDenied,
     ProtocolError,
     RequestRefused,
     from_status,
@@ -33,6 +34,7 @@ from coord.store.caller import decode
 from coord.store.heartbeat import Heartbeat, Pulse
 from coord.store.keyspace import EVERYTHING, Keyspace
 from coord.store.values import EventType, KeyValue, WatchBatch, WatchEvent
+from coord.store.watch_rights import REFUSALS_MAX, denial, is_about_the_user
 from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ class WatchFeed:
         """When it last stopped to, in seconds of the clock: the moment of the last message before."""
         self._created_revision = 0
         self._is_covered = False
+        self.refusals = 0  # in a row, although the store would let us read
 
     async def next(self) -> WatchBatch:
         """Return the next batch: whole revisions in order, or no events for a progress notification.
@@ -190,6 +193,7 @@ class WatchFeed:
         self._created_revision = revision
         self._is_covered = covered
         self.store_revision = max(self.store_revision, revision)
+        self.refusals = 0
         if self.next_revision == 0:
             self.next_revision = revision
         self.created.set()
@@ -482,7 +486,7 @@ class WatchMux:
             feed = self._feeds.get(asked)
             if response.canceled:
                 if feed is not None:
-                    self._end(feed, _refusal(response))
+                    self._refused(feed, response)
             elif feed is not None:
                 feed.on_created(
                     response.header.revision,
@@ -501,6 +505,33 @@ class WatchMux:
             self._end(feed, _refusal(response))
         else:
             feed.on_response(response)
+
+    def _refused(self, feed: WatchFeed, response: rpc_pb2.WatchResponse) -> None:
+        """Take the refusal of a creation: at its word, or if it is about the user, after a second question."""
+        stream, error = self._stream, _refusal(response)
+        if stream is None or not is_about_the_user(response.cancel_reason):
+            self._end(feed, error)
+            return
+        with contextlib.suppress(RuntimeError):  # the client has closed
+            self._supervisor.spawn(self._ask_again(feed, stream, error), name="watch-rights")
+
+    async def _ask_again(self, feed: WatchFeed, stream: MessageStream, error: CoordError) -> None:
+        """End a feed that was refused on ``stream`` for good reason, or replace the stream."""
+        create = feed.create_request().create_request
+        denied = await denial(self._transport, create, self._metadata)
+        if denied is None:
+            feed.refusals += 1
+        elif not isinstance(denied, PermissionDenied):
+            await asyncio.sleep(self._env.rand.uniform(_RETRY_MIN_S, _RETRY_MAX_S))
+        if self._stream is not stream or self._feeds.get(feed.watch_id) is not feed:
+            return  # it was created again meanwhile, or nobody wants it any more
+        if isinstance(denied, PermissionDenied):
+            self._end(feed, denied)
+        elif feed.refusals > REFUSALS_MAX:
+            self._end(feed, error)
+        else:
+            stream.distrust()
+            stream.cancel()
 
     def _end(self, feed: WatchFeed, error: CoordError) -> None:
         if error.__class__ is Compacted:

@@ -20,6 +20,7 @@ What differs, because threads differ from tasks:
 """
 
 from coord.sync._portal import AmbiguousResult, Iteration
+from coord.sync.auth import Auth
 from coord.sync.batch import Batch, Pending
 from coord.sync.cache import Cache, NodeCache
 from coord.sync.client import Client, connect
@@ -35,6 +36,7 @@ from coord.sync.watch import Watch
 
 __all__ = [
     "AmbiguousResult",
+    "Auth",
     "Batch",
     "Cache",
     "Client",

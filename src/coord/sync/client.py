@@ -12,6 +12,7 @@ from coord.core import Core
 from coord.errors import ClientClosed, ForkedError
 from coord.runtime import Runtime, real_env
 from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
+from coord.sync._auth import AuthCalls
 from coord.sync._cluster import ClusterCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from coord.core import Carrier, Options
+    from coord.credentials import Password
     from coord.target import TlsConfig
 
 
@@ -32,6 +34,9 @@ def connect(
     endpoints: str | Sequence[str] | None = None,
     *,
     tls: TlsConfig | None = None,
+    user: str | None = None,
+    password: Password | None = None,
+    token: str | None = None,
     namespace: str | bytes = b"",
     request_timeout: float | None = None,
     transport: Carrier = "native",
@@ -46,6 +51,9 @@ def connect(
     connecting = client.connect(
         endpoints,
         tls=tls,
+        user=user,
+        password=password,
+        token=token,
         namespace=namespace,
         request_timeout=request_timeout,
         transport=transport,
@@ -76,7 +84,7 @@ def _open(options: Options) -> Client:
         raise
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, ViewCalls):
+class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, AuthCalls, ViewCalls):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 
     A call waits until it has its answer; from a coroutine it would block the whole loop.
