@@ -16,6 +16,7 @@ from coord.store.lease import Leases
 from coord.store.txn import TxnRunner
 from coord.store.watch import WatchMux
 from coord.target import Opened, Target, TargetKind
+from coord.transport.taps import tapped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,7 +91,7 @@ class Core:
             env = replace(env, net=opened.net)
             target = Target(kind=TargetKind.ENDPOINTS, endpoints=opened.endpoints)
         try:
-            transport = _make_transport(options.carrier, target, env)
+            transport = tapped(options.name, _make_transport(options.carrier, target, env))
         except BaseException:
             if opened is not None:
                 await opened.close()
