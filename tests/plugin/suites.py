@@ -21,13 +21,19 @@ def entry_points() -> str:
 
 
 def install_plugin(site: Path) -> None:
-    """Make ``site`` a place where pytest finds our plugin, however ``coord`` itself got onto the path."""
+    """Fill ``site`` as a wheel would: both packages, and what tells pytest of the plugin."""
+    site.mkdir()
+    packages = {"coord": ROOT / "src/coord", "coord_server": ROOT / "src/server/coord_server"}
+    for name, source in packages.items():
+        (site / name).symlink_to(source)
     metadata = site / "coord_under_test-1.dist-info"
-    metadata.mkdir(parents=True)
+    metadata.mkdir()
     (metadata / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: coord-under-test\nVersion: 1\n"
     )
     (metadata / "entry_points.txt").write_text(entry_points())
+    # By it, pytest learns which packages come with a plugin.
+    (metadata / "RECORD").write_text("".join(f"{name}/__init__.py,,\n" for name in packages))
 
 
 def run_suite(
@@ -40,8 +46,7 @@ def run_suite(
     """Run the test file ``text`` with strict settings and warnings as errors; return what pytest printed."""
     site = pytester.path / "site"
     install_plugin(site)
-    roots = [site, ROOT / "src", ROOT / "src" / "server"]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, roots)))
+    monkeypatch.setenv("PYTHONPATH", str(site))
     # As on any other machine: none of what our own run was told.
     for name in [name for name in os.environ if name.startswith(("PYTEST_", "COORD_", "ETCD"))]:
         monkeypatch.delenv(name)

@@ -64,3 +64,16 @@ def test_all_names_are_there() -> None:
         assert getattr(coord.testing, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = coord.testing.nothing
+
+
+def test_a_program_that_has_coord_may_run_pytest(
+    suite: RunSuite, pytester: pytest.Pytester
+) -> None:
+    # pytest would like to rewrite the assertions of all packages with a plugin, and warns when it is too late.
+    suite("def test_one(coord_memory_sync_client): pass").assert_outcomes(passed=1)
+    program = (
+        "import coord, coord_server, coord.testing, pytest, sys; sys.exit(pytest.main(['-q']))"
+    )
+    done = pytester.run(sys.executable, "-c", program)
+    done.assert_outcomes(passed=1)
+    assert done.ret == 0

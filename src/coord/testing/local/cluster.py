@@ -134,7 +134,7 @@ class _State:
         self.members.links.partition(*groups)
         named = {name for group in groups for name in group}
         groups.append([name for name in self._names() if name not in named])
-        large = next((group for group in groups if 2 * len(group) > len(self._names())), [])
+        large = {name for group in groups if 2 * len(group) > len(self._names()) for name in group}
         self._cut_off = {name: None for name in self._names() if name not in large}
 
     async def isolate(self, who: Who) -> MemberProcess:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -88,7 +88,7 @@ def _flags(given: object) -> tuple[str, ...]:
     if isinstance(given, str):
         return tuple(shlex.split(given))
     if isinstance(given, list | tuple):
-        return tuple(map(str, given))
+        return tuple(str(flag) for flag in cast("list[object] | tuple[object, ...]", given))
     raise pytest.UsageError(f"flags are a str or a sequence of str, not {given!r}")
 
 
