@@ -228,6 +228,13 @@ def test_a_line_breaks_and_heals(kind: str, request: pytest.FixtureRequest) -> N
             client.put("k", "x", timeout=0.2)
         line.heal()
         assert client.get("k") is not None
+        line.refuse()
+        assert client.get("k") is not None
+        line.reset()
+        with pytest.raises(coord.Unavailable):
+            client.get("k", timeout=0.2)
+        line.accept()
+        assert client.get("k") is not None
         line.blackhole(requests=False)
         with pytest.raises(coord.AmbiguousResult):
             client.put("k", "w", timeout=0.2)

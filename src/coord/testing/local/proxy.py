@@ -43,7 +43,8 @@ class Proxy:
     """A line between clients and one server.
 
     Its methods return at once when the line is changed; they may be called from any thread and from coroutines.
-    What :meth:`cut`, :meth:`blackhole` and :meth:`latency` set lasts until :meth:`heal`, or until another replaces it.
+    What :meth:`cut`, :meth:`blackhole` and :meth:`latency` set lasts until :meth:`heal`, or until another replaces it;
+    what :meth:`refuse` sets, until :meth:`accept` or :meth:`heal`.
     """
 
     def __init__(self, stage: Stage, line: ChaosProxy, links: Links) -> None:
@@ -70,6 +71,14 @@ class Proxy:
         """How many connections run through it now."""
         return len(self._line.callers)
 
+    def refuse(self) -> None:
+        """Refuse new connections, as a server that is not there; those that there are stay."""
+        self._stage.call(self._line.refuse())
+
+    def accept(self) -> None:
+        """Take connections again."""
+        self._stage.call(self._line.accept())
+
     def reset(self) -> None:
         """Reset the connections that there are; new ones are made as before."""
         self._do(self._line.reset)
@@ -91,8 +100,9 @@ class Proxy:
         self._set(rule, rule)
 
     def heal(self) -> None:
-        """Let everything pass."""
+        """Let everything pass, and everybody connect."""
         self._set(PASS, PASS)
+        self.accept()
 
     def _set(self, up: Rule, down: Rule) -> None:
         def change() -> None:
