@@ -109,6 +109,37 @@ async def test_a_duplicate_is_applied_twice(client: coord.Client, faults: Faults
     assert found.version == 2
 
 
+async def test_a_copy_may_be_late(client: coord.Client, faults: Faults) -> None:
+    rule = faults.duplicate("Put", late=True)
+    await client.put("k", "old")
+    await client.put("k", "new")
+    assert await rule.arrive() == 1
+    found = await client.get("k")
+    assert found is not None
+    assert (found.value, found.version) == (b"old", 3)
+    assert await rule.arrive() == 0
+
+
+async def test_a_request_may_be_late(client: coord.Client, faults: Faults) -> None:
+    rule = faults.late("Put")
+    with pytest.raises(coord.AmbiguousResult):
+        await client.put("k", "v")
+    assert await value(client, "k") is None
+    assert (rule.under_way, await rule.arrive()) == (1, 1)
+    assert (rule.under_way, await value(client, "k")) == (0, b"v")
+
+
+async def test_what_is_late_when_faults_are_cleared_never_arrives(
+    client: coord.Client, faults: Faults
+) -> None:
+    rule = faults.late("Put")
+    with pytest.raises(coord.AmbiguousResult):
+        await client.put("k", "v")
+    faults.clear()
+    await rule.arrive()
+    assert await value(client, "k") is None
+
+
 async def test_what_is_held_arrives_when_it_is_released(
     client: coord.Client, faults: Faults
 ) -> None:

@@ -138,15 +138,33 @@ class Faults:
         client: str | None = None,
         nth: int = 1,
         times: int | None = 1,
+        late: bool = False,
     ) -> FaultRule:
         """Let a request arrive twice; the caller gets the first answer once both have been given.
 
+        With ``late`` it gets its answer at once, and the copy arrives at :meth:`FaultRule.release`.
         A stream has no duplicates: its methods raise InvalidArgument, and are passed over where none is named.
         """
         path = None if method is None else find_path(method)
         if path is not None and known_methods()[path].client_streaming:
             raise InvalidArgument(f"{method} is a stream, where nothing arrives twice")
-        return self._add(Action.DUPLICATE, method, when, client, nth, times)
+        gate = Gate(is_open=not late)
+        return self._add(Action.DUPLICATE, method, when, client, nth, times, gate=gate)
+
+    def late(
+        self,
+        method: str | None = None,
+        *,
+        when: Callable[[Call], bool] | None = None,
+        client: str | None = None,
+        nth: int = 1,
+        times: int | None = 1,
+    ) -> FaultRule:
+        """Let a request arrive long after its caller saw its connection end: at :meth:`FaultRule.release`.
+
+        What a stale holder sends comes so. On a stream it is a ``drop_request``: what was sent ends with it.
+        """
+        return self._add(Action.LATE, method, when, client, nth, times, gate=Gate(is_open=False))
 
     def hold(
         self,

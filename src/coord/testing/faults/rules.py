@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,7 +15,7 @@ from coord.rpc.status import RpcError, StatusCode
 from coord.testing.faults.gate import Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from coord.wire.methods import Rpc
 
@@ -30,6 +31,7 @@ class Action(Enum):
     FAIL = "fail"
     DUPLICATE = "duplicate"
     HOLD = "hold"
+    LATE = "late"
 
 
 @cache
@@ -92,6 +94,9 @@ class FaultRule:
     hits: int = 0
     """How many requests it was applied to."""
     removed: bool = False
+    under_way: int = 0
+    """How many requests it keeps that nobody waits for any more."""
+    _settled: Gate = field(default_factory=Gate)
     _hit: threading.Event = field(default_factory=threading.Event)
 
     def takes(self, call: Call) -> bool:
@@ -115,8 +120,27 @@ class FaultRule:
         self.gate.open()
 
     def release(self) -> None:
-        """Let what a ``hold`` keeps go on its way, also where the caller has given up meanwhile."""
+        """Let what a ``hold`` or a ``late`` keeps go on its way, also where the caller has given up meanwhile."""
         self.gate.open()
+
+    async def arrive(self) -> int:
+        """As :meth:`release`; return how many there were that nobody waits for, once all of these were processed."""
+        count = self.under_way
+        self.gate.open()
+        await self._settled.passed()
+        return count
+
+    @contextlib.contextmanager
+    def keeping(self) -> Generator[None]:
+        """Count a request that nobody waits for; on the client's loop."""
+        self.under_way += 1
+        self._settled.close()
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+            if not self.under_way:
+                self._settled.open()
 
     def wait_hit(self, timeout: float = HIT_WITHIN_S) -> None:
         """Block until it was applied to a request. Raises TimeoutError after ``timeout`` seconds."""

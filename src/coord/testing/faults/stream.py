@@ -164,7 +164,7 @@ class FaultyStream:
                 case Action.FAIL:
                     self._end(rule.error())
                     return
-                case Action.DROP_REQUEST:
+                case Action.DROP_REQUEST | Action.LATE:
                     self._lose(rule)
                     return
                 case Action.DROP_REPLY:

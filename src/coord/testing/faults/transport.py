@@ -130,6 +130,9 @@ class FaultyTransport:
             case Action.DROP_REPLY:
                 await ask(left())
                 raise await _lost(rule, left(), timeout)
+            case Action.LATE if rule is not None:
+                self._arrive_later(rule, ask, timeout)
+                raise rule.lost()
             case Action.FAIL if rule is not None:
                 raise rule.error()
             case Action.DELAY if rule is not None:
@@ -137,11 +140,11 @@ class FaultyTransport:
                 await asyncio.sleep(min(rule.seconds, left()))
                 if too_late:
                     raise late(timeout)
-            case Action.DUPLICATE:
+            case Action.DUPLICATE if rule is not None:
                 answer = await ask(left())
-                # A copy may well be refused; that is an answer, too.
-                with contextlib.suppress(RpcError):
-                    await ask(left())
+                self._arrive_later(rule, ask, timeout)
+                if rule.gate.is_open:
+                    await rule.arrive()
                 return await self._through(answer, left())
             case Action.HOLD if rule is not None:
                 await self._held(rule, ask, timeout)
@@ -160,18 +163,30 @@ class FaultyTransport:
             async with asyncio.timeout(timeout):
                 await rule.gate.passed()
         except (TimeoutError, asyncio.CancelledError) as gone:
-
-            async def arrive() -> None:
-                await rule.gate.passed()
-                if rule.removed:  # it must not arrive in somebody else's test
-                    return
-                with contextlib.suppress(RpcError):
-                    await ask(timeout)
-
-            self._spawn(arrive())
+            self._arrive_later(rule, ask, timeout)
             if isinstance(gone, TimeoutError):
                 raise late(timeout) from None
             raise
+
+    def _arrive_later(
+        self,
+        rule: FaultRule,
+        ask: Callable[[float], Coroutine[Any, Any, bytes]],
+        timeout: float,
+    ) -> None:
+        """Send a request that nobody waits for as soon as its rule lets it go."""
+        kept = contextlib.ExitStack()
+        kept.enter_context(rule.keeping())
+
+        async def arrive() -> None:
+            await rule.gate.passed()
+            if not rule.removed:  # else it would arrive in somebody else's test
+                # A late request may well be refused; that is an answer, too.
+                with contextlib.suppress(RpcError):
+                    await ask(timeout)
+
+        # Also when it is cancelled before it has begun.
+        self._spawn(arrive()).add_done_callback(lambda _: kept.close())
 
     async def _passage(self, timeout: float) -> None:
         if not self._faults.is_isolated(self._client):
