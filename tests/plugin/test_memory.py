@@ -189,6 +189,23 @@ def test_time_flies_only_inside_the_block() -> None:
         assert [name for name, _ in played.told] == ["far"]
 
 
+def test_a_world_does_not_move_its_own_time() -> None:
+    refused: list[BaseException] = []
+    done = threading.Event()
+    with Played() as played:
+
+        def move() -> None:
+            try:
+                played.clock.advance(1)
+            except RuntimeError as error:
+                refused.append(error)
+            done.set()
+
+        played.loop.call_soon_threadsafe(move)
+        assert done.wait(10)
+    assert [str(error) for error in refused] == ["a world does not move its own time"]
+
+
 @pytest.mark.parametrize("seconds", [-1, float("nan")])
 def test_time_does_not_go_back(seconds: float) -> None:
     with Played() as played:

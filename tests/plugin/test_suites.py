@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.plugin.suites import RunSuite
@@ -314,6 +317,28 @@ def test_a_failed_test_shows_what_its_server_said(suite: RunSuite) -> None:
     result = suite(text)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*coord-server at http://127.0.0.1:*", "*ready to serve*"])
+
+
+def test_a_pytest_that_is_killed_leaves_no_server(
+    suite: RunSuite, pytester: pytest.Pytester
+) -> None:
+    text = """
+    import os
+    import pathlib
+    import signal
+
+    def test_one(coord_server, coord_cluster):
+        pids = [coord_server.pid, *(member.pid for member in coord_cluster.members)]
+        pathlib.Path("pids").write_text(" ".join(map(str, pids)))
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert suite(text).ret == -signal.SIGKILL
+    pids = [int(word) for word in (pytester.path / "pids").read_text().split()]
+    assert len(pids) == 4
+    left = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    _, alive = psutil.wait_procs(left, timeout=30)
+    # Who has nobody to take note of its end is dead nevertheless.
+    assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_without_the_plugin(suite: RunSuite) -> None:

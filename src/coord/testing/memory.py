@@ -60,6 +60,7 @@ class _Guest(Runtime):
 class _Inside:
     """What there is of a world between its beginning and its end."""
 
+    loop: StillLoop
     clock: Clock
     env: Env
     host: Runtime
@@ -95,12 +96,13 @@ class MemoryWorld:
         env, clock, thread = virtual_env(loop), Clock(loop), LoopThread("coord-memory", loop)
         try:
             host = Runtime(env, loop, thread)
-            with clock.flying():  # a new server waits for its own ticks
-                opened = host.call_blocking(open_memory(env))
+            # A new server waits for its own ticks.
+            opened = host.call_blocking(loop.fly(open_memory(env)))
         except BaseException:
             thread.stop()
             raise
         self._inside = _Inside(
+            loop=loop,
             clock=clock,
             env=replace(env, net=opened.net),
             host=host,
@@ -121,14 +123,13 @@ class MemoryWorld:
             return
         clients, self._clients = self._clients, []
 
-        async def stop() -> None:
+        async def close() -> None:
+            for client in clients:
+                await behind(client).close()
             await inside.opened.close()
 
         try:
-            with inside.clock.flying():
-                for client in clients:
-                    client.close()
-                inside.host.call_blocking(stop())
+            inside.host.call_blocking(inside.loop.fly(close()))
         finally:
             inside.thread.stop()
 

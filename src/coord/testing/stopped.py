@@ -7,12 +7,14 @@ import contextlib
 import selectors
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Coroutine, Generator
+
+T = TypeVar("T")
 
 # Real seconds. A world that is busy for longer than this will never come to rest.
 _REST_WITHIN_S = 60.0
@@ -74,6 +76,14 @@ class StillLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in seconds."""
         return self.still.now
 
+    async def fly(self, coro: Coroutine[Any, Any, T]) -> T:
+        """Let time pass by itself until ``coro``, which runs on this loop, has ended; exactly so long."""
+        self.still.flying += 1
+        try:
+            return await coro
+        finally:
+            self.still.flying -= 1
+
 
 class Clock:
     """The time of a world, moved by its methods alone. They may be called from any thread but the world's own."""
@@ -131,6 +141,8 @@ class Clock:
 
     def _do(self, change: Callable[[], None]) -> None:
         """Change the world between two of its turns, and return when it is done."""
+        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - the public one raises without a loop
+            raise RuntimeError("a world does not move its own time")
         done = threading.Event()
 
         def turn() -> None:
