@@ -2,6 +2,9 @@
 
 Names are loaded when they are first used: the server and the protocol rooms live in the same package, and a process
 that needs only those does not pay for the client.
+
+PYTEST_DONT_REWRITE: pytest rewrites the assertions of every package that comes with a plugin, as ours does, and warns
+where a program has imported one before.
 """
 
 from __future__ import annotations

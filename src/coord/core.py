@@ -19,6 +19,7 @@ from coord.store.txn import TxnRunner
 from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
 from coord.store.watch import WatchMux
 from coord.target import Opened, Target, TargetKind
+from coord.transport.taps import tapped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -110,7 +111,7 @@ class Core:
             env = replace(env, net=opened.net)
             target = Target(kind=TargetKind.ENDPOINTS, endpoints=opened.endpoints)
         try:
-            transport = _make_transport(options.carrier, target, env)
+            transport = tapped(options.name, _make_transport(options.carrier, target, env))
             if options.credentials is not None:
                 transport = _authenticated(transport, options.credentials, env)
         except BaseException:

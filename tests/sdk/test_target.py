@@ -94,9 +94,7 @@ def test_secrets_stay_out_of_sight() -> None:
     with pytest.raises(InvalidArgument) as caught:
         parse_target("http://root:hunter2@host:1")
     assert "hunter2" not in str(caught.value)
-    with pytest.raises(InvalidArgument) as caught:
-        parse_target("etcd://root:hunter2@host:1/space")
-    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in repr(parse_target("etcd://root:hunter2@host:1/space"))
 
 
 def test_authorities() -> None:

@@ -36,10 +36,10 @@ class RuntimeStopped(RuntimeError):
 
 
 class LoopThread:
-    """One thread that runs one loop until :meth:`stop`."""
+    """One thread that runs one loop, a new one unless it is given, until :meth:`stop`."""
 
-    def __init__(self, name: str) -> None:
-        self.loop = new_loop()
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop = loop or new_loop()
         self.inbox = Batcher(self.loop, owned=True)
         self._gate = threading.Lock()  # between the end of the thread and those who wait for it
         self._stopping = False
