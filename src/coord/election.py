@@ -105,6 +105,7 @@ class Election:
     ) -> None:
         self._home = home
         self.name = home.claim(check_name(name))
+        """The name, as it stands in the store."""
         self._text = self.name.decode(errors="backslashreplace")
         self._prefix = self.name + b"/"
         self._session = session

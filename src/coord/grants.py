@@ -58,9 +58,13 @@ class Grant:
         self._contender = contender
         self._line = line
         self.name = contender.text
+        """The name that was acquired."""
         self.key = contender.key
+        """The key in the store that stands for it."""
         self.token = contender.token
+        """The fencing token; it rises with each grant of the same name."""
         self.session: Session = contender.session
+        """The session that it is held through."""
         self.acquired_at = home.env.clock.mono()
         """Monotonic seconds of this machine."""
         self.lost = OneShot(home.runtime, f"loss of {self.name}")

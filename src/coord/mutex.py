@@ -82,6 +82,7 @@ class Mutex:
     ) -> None:
         self._home = home
         self.name = home.claim(check_name(name))
+        """The name, as it stands in the store."""
         self._text = self.name.decode(errors="backslashreplace")
         self._session = session
         self._reentrant = reentrant
