@@ -6,14 +6,18 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import coord
 from coord.core import Carrier, Placement
+from coord.rpc.metadata import Metadata
+from coord.rpc.status import RpcError, StatusCode
 from coord.runtime import real_env
 from coord.sync import connect
 from coord.target import parse_target
+from coord.transport import Transport
 from coord.transport.native import NativeTransport
 from coord.wire import methods, rpc_pb2
 from tests.sdk.auth_stores import (
@@ -355,6 +359,70 @@ async def test_coord_server_knows_no_users_yet(coord_process: ServerProcess) -> 
     async with coord.connect(coord_process.endpoint, user="a", password="b") as client:
         with pytest.raises(coord.PermissionDenied, match="this server knows no users"):
             await client.get("k")
+
+
+class LosingLogins:
+    """Under the logins of a ``runtime="inline"`` client: what becomes of the first ones."""
+
+    closed = False
+
+    def __init__(self, client: coord.Client, outcomes: list[bytes | RpcError]) -> None:
+        core: Any = client._core
+        tokens = core.transport.tokens
+        self._inner: Transport = tokens._transport
+        self._outcomes = outcomes
+        self.endpoints = self._inner.endpoints
+        self.suspicions = 0
+        tokens._transport = self
+
+    async def unary(
+        self, path: str, request: bytes, *, timeout: float, metadata: Metadata
+    ) -> bytes:
+        if not self._outcomes:
+            return await self._inner.unary(path, request, timeout=timeout, metadata=metadata)
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, RpcError):
+            raise outcome
+        return outcome
+
+    def suspect(self) -> None:
+        self.suspicions += 1
+
+
+async def test_logins_that_fail_on_the_way(store: ServerProcess) -> None:
+    async with coord.connect(
+        store.endpoint, user=USER, password=PASSWORD, runtime="inline"
+    ) as client:
+        outcomes: list[bytes | RpcError] = [
+            RpcError(StatusCode.UNAVAILABLE, "connection lost"),
+            RpcError(StatusCode.UNAVAILABLE, "no connection", sent=False),
+            RpcError(StatusCode.UNKNOWN, "auth: token signing attempted with verify-only key"),
+            b"no message",
+        ]
+        losing = LosingLogins(client, outcomes)
+        # The write itself has not been sent, so that there is no doubt about it.
+        await client.put(KEY, "x")
+        assert outcomes == []
+        assert losing.suspicions == 2  # a member that did not answer, and one that cannot
+        await client.lease_keep_alive_once((await client.lease_grant(30)).lease_id)
+
+
+async def test_a_client_that_is_closed(store: ServerProcess) -> None:
+    client = await coord.connect(store.endpoint, user=USER, password=PASSWORD, runtime="inline")
+    transport = client._core.transport
+    await client.close()
+    for call in (
+        transport.unary("/a.B/C", b"", timeout=1),
+        transport.open_stream("/a.B/C", timeout=1),
+    ):
+        with pytest.raises(RpcError) as caught:
+            await call
+        assert (caught.value.code, caught.value.sent) == (StatusCode.CANCELLED, False)
+    told: list[bytes | RpcError] = []
+    assert transport.start_unary("/a.B/C", b"", told.append, timeout=1) is not None
+    (outcome,) = told
+    assert isinstance(outcome, RpcError)
+    assert (outcome.code, outcome.sent) == (StatusCode.CANCELLED, False)
 
 
 async def test_the_store_may_come_late(store: ServerProcess) -> None:
