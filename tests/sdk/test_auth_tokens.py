@@ -17,7 +17,7 @@ from coord.rpc.status import RpcError, StatusCode
 from coord.runtime import real_env
 from coord.sync import connect
 from coord.target import parse_target
-from coord.transport import Transport
+from coord.transport import Transport, tokens
 from coord.transport.native import NativeTransport
 from coord.wire import methods, rpc_pb2
 from tests.sdk.auth_stores import (
@@ -114,33 +114,51 @@ async def test_from_the_url_and_from_the_environment(
 
 
 @ways
-async def test_a_refused_password(
+async def test_a_refused_password_is_asked_about_once(
+    store: ServerProcess,
+    transport: Carrier,
+    runtime: Placement,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("_PAUSE_FIRST_S", "_PAUSE_MAX_S"):
+        monkeypatch.setattr(tokens, name, 3600.0)
+    before = count(store, "Authenticate")
+    async with coord.connect(
+        store.endpoint, user=USER, password="wrong", transport=transport, runtime=runtime
+    ) as client:
+        calls = [asyncio.ensure_future(client.put(KEY, "x")) for _ in range(AT_ONCE)]
+        await asyncio.wait(calls)
+        for call in calls:
+            assert isinstance(call.exception(), coord.PermissionDenied)
+            assert "invalid user ID or password" in str(call.exception())
+        with pytest.raises(coord.PermissionDenied):
+            await client.put(KEY, "x")
+        with pytest.raises(coord.PermissionDenied):
+            await anext(client.watch(KEY, start_revision=1))
+    assert count(store, "Authenticate") == before + 1
+
+
+@ways
+async def test_a_password_that_becomes_right(
     store: ServerProcess, transport: Carrier, runtime: Placement
 ) -> None:
-    async with somebody(store) as (admin, name):
-        before = count(store, "Authenticate")
-        async with coord.connect(
+    async with (
+        somebody(store) as (admin, name),
+        coord.connect(
             store.endpoint, user=name, password="new", transport=transport, runtime=runtime
-        ) as client:
-            calls = [asyncio.ensure_future(client.put(KEY, "x")) for _ in range(AT_ONCE)]
-            await asyncio.wait(calls)
-            for call in calls:
-                assert isinstance(call.exception(), coord.PermissionDenied)
-                assert "invalid user ID or password" in str(call.exception())
-            with pytest.raises(coord.PermissionDenied):
-                await anext(client.watch(KEY, start_revision=1))
-            # All at once, and whoever came when the first pause, of 250 ms at least, had passed.
-            assert count(store, "Authenticate") - before in (1, 2)
-            await end_tokens(admin, name, "new")
+        ) as client,
+    ):
 
-            async def accepted() -> bool:
-                try:
-                    await client.put(KEY, "x")
-                except coord.PermissionDenied:
-                    return False
-                return True
+        async def accepted() -> bool:
+            try:
+                await client.put(KEY, "x")
+            except coord.PermissionDenied:
+                return False
+            return True
 
-            await reached(accepted, "the password that became right")
+        assert not await accepted()
+        await end_tokens(admin, name, "new")
+        await reached(accepted, "the password is accepted")
 
 
 @carriers
@@ -368,12 +386,12 @@ class LosingLogins:
 
     def __init__(self, client: coord.Client, outcomes: list[bytes | RpcError]) -> None:
         core: Any = client._core
-        tokens = core.transport.tokens
-        self._inner: Transport = tokens._transport
+        source = core.transport.tokens
+        self._inner: Transport = source._transport
         self._outcomes = outcomes
         self.endpoints = self._inner.endpoints
         self.suspicions = 0
-        tokens._transport = self
+        source._transport = self
 
     async def unary(
         self, path: str, request: bytes, *, timeout: float, metadata: Metadata
