@@ -15,10 +15,13 @@ import coord
 from coord import compare, op
 from coord.rpc import RpcError, StatusCode
 from coord.rpc.metadata import Metadata
+from coord.store.caller import Repeat
 from coord.store.marker import MARKER_PREFIX
+from coord.wire import methods, rpc_pb2
 from tests.sdk.conftest import STORES
 from tests.support.faulty import TXN, Fault, FaultyTransport, make_faulty
-from tests.support.servers import ServerProcess
+from tests.support.proxy import Proxy
+from tests.support.servers import ServerProcess, etcdctl
 
 RANGE = "/etcdserverpb.KV/Range"
 
@@ -241,6 +244,66 @@ async def test_prefetched_keys_cost_one_request(inline: coord.Client) -> None:
     assert faulty.calls == [TXN] * 3
 
 
+async def test_the_base_is_compacted_between_two_prefetches(inline: coord.Client) -> None:
+    faulty = make_faulty(inline)
+    names = [f"{n:03}" for n in range(130)]
+    attempts = 0
+    compacted: list[int] = []
+
+    class Compacting(FaultyTransport):
+        @override
+        async def unary(
+            self,
+            path: str,
+            request: bytes,
+            *,
+            timeout: float,
+            metadata: Metadata = (),
+            avoid: str | None = None,
+        ) -> bytes:
+            answer = await super().unary(
+                path, request, timeout=timeout, metadata=metadata, avoid=avoid
+            )
+            if path == TXN and not compacted:
+                compacted.append(0)
+                compacted[0] = (await inline.put("000", "new")).revision
+                await inline.compact(compacted[0])
+            return answer
+
+    core: Any = inline._core
+    core.caller.transport = Compacting(faulty)
+
+    async def look(tx: coord.StmTxn) -> bytes | None:
+        nonlocal attempts
+        attempts += 1
+        return await tx.get("000")
+
+    done = await inline.stm(look, prefetch=names)
+    assert (done.value, attempts) == (b"new", 2)
+    assert done.revision >= compacted[0]
+
+
+async def test_a_silent_endpoint_does_not_take_all_the_time(endpoint: str, prefix: str) -> None:
+    """Each copy of a commit has a deadline of its own, and the next one goes elsewhere."""
+    async with (
+        Proxy(endpoint) as one,
+        Proxy(endpoint) as two,
+        coord.connect(
+            [one.endpoint, two.endpoint], namespace=prefix, request_timeout=0.3
+        ) as client,
+    ):
+        await client.stm(add)
+        for proxy in (one, two):
+            proxy.hold_answers()
+
+            assert (await client.stm(add)).value > 1
+            proxy.pass_on()
+        async with coord.connect(endpoint, namespace=prefix) as direct:
+            found = await direct.get("n")
+            assert found is not None
+            assert (found.value, found.version) == (b"3", 3)
+
+
 async def test_a_member_that_lags_is_not_believed(inline: coord.Client) -> None:
     await inline.put("a", "1")
     await inline.put("b", "2")
@@ -405,6 +468,76 @@ async def test_without_the_right_to_markers(inline: coord.Client) -> None:
     there = await caught.value.resolve()
     assert isinstance(there, coord.TxnResult)
     assert [kv.value for kv in there.range(0).items] == [b"3"]
+
+
+class WithToken(FaultyTransport):
+    """Says with every call who the user is."""
+
+    token = ""
+
+    @override
+    async def unary(
+        self,
+        path: str,
+        request: bytes,
+        *,
+        timeout: float,
+        metadata: Metadata = (),
+        avoid: str | None = None,
+    ) -> bytes:
+        self.calls.append(path)
+        return await self.inner.unary(
+            path,
+            request,
+            timeout=timeout,
+            metadata=(*metadata, ("token", self.token)),
+            avoid=avoid,
+        )
+
+
+@pytest.mark.parametrize("has_right", [True, False])
+async def test_rights_as_etcd_sees_them(etcd: ServerProcess, *, has_right: bool) -> None:
+    granted = ["app/", "_coord/"] if has_right else ["app/"]
+    for words in (
+        ["user", "add", "root:secret"],
+        ["user", "grant-role", "root", "root"],
+        ["role", "add", "app"],
+        *[["role", "grant-permission", "app", "readwrite", "--prefix", p] for p in granted],
+        ["user", "add", "ann:secret"],
+        ["user", "grant-role", "ann", "app"],
+        ["auth", "enable"],
+    ):
+        done = etcdctl(etcd.endpoint, *words)
+        assert done.returncode == 0, done.stderr
+    async with coord.connect(etcd.endpoint, runtime="inline") as client:
+        core: Any = client._core
+        answer = await core.caller.call(
+            methods.AUTH_AUTHENTICATE,
+            rpc_pb2.AuthenticateRequest(name="ann", password="secret"),
+            repeat=Repeat.READ,
+        )
+        transport = core.caller.transport = WithToken(core.caller.transport)
+        transport.token = answer.token
+
+        async def body(tx: coord.StmTxn) -> int:
+            value = int(await tx.get("app/n", b"0") or b"0") + 1
+            tx.put("app/n", str(value))
+            return value
+
+        if has_right:
+            assert (await client.stm(body)).value == 1
+        else:
+            with pytest.warns(RuntimeWarning, match="may not write under _coord/op/"):
+                assert (await client.stm(body)).value == 1
+        transport.calls.clear()
+        assert (await client.stm(body)).value == 2
+        assert transport.calls.count(TXN) == 1
+
+        async def elsewhere(tx: coord.StmTxn) -> None:
+            tx.put("other", "x")
+
+        with pytest.raises(coord.PermissionDenied):
+            await client.stm(elsewhere)
 
 
 # Below the transactions: what other recipes use.

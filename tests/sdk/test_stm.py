@@ -7,12 +7,14 @@ import itertools
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 import coord
 import coord.sync
 from coord import op
+from coord.store.stm_check import Known
 from coord.store.stm_txn import ISOLATIONS, Isolation
 from coord.testing.check import Append, ListTxn, Read, Step, cycles_of
 
@@ -742,3 +744,23 @@ def test_from_threads(endpoint: str, prefix: str) -> None:
             client.stm(guarded)
             client._portal.runtime.loop.set_debug(True)
             assert client.stm(add).value == 1
+
+
+def test_a_single_read_is_what_is_checked_when_a_range_saw_another_state() -> None:
+    """Two tasks of one function may read at different times where nothing pins them."""
+
+    def pair(mod_revision: int) -> coord.KeyValue:
+        return coord.KeyValue(
+            key=b"k", value=b"", create_revision=1, mod_revision=mod_revision, version=1
+        )
+
+    calls: Any = None
+    for seen in (0, 5, 9):
+        tx = coord.StmTxn(calls, "repeatable_reads", Known())
+        bounds = (b"k", b"l")
+        found = coord.RangeResult(items=(pair(7),), count=1, more=False, revision=8)
+        tx._reads[b"k"] = seen
+        tx._ranges[bounds] = found
+        conditions = tx.conditions()
+        assert conditions.keys == {b"k": seen}
+        assert conditions.ranges == {bounds: 8}

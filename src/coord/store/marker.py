@@ -45,6 +45,7 @@ _TTL_S = 120
 _ROTATE_S = 60.0
 _APPLIED = b""
 _VOID = b"void"
+_DENIED_TEXT = "etcdserver: permission denied"  # and nothing about who the user is
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.025, 1.0
 
 
@@ -85,7 +86,7 @@ class Markers:
         self._rand = runtime.env.rand
         self._txn = txn
         self._leases = leases
-        self._request_timeout = request_timeout
+        self.request_timeout = request_timeout
         self._at_close = at_close
         # One value, replaced as a whole: read on any loop, written on the runtime's.
         self._current: _SharedLease | None = None
@@ -108,7 +109,7 @@ class Markers:
         the matter, and returns the revision at which it was applied, None if it was not and never will be.
         After a cancellation it was applied once or not at all.
         """
-        limit = self._request_timeout if timeout is None else timeout
+        limit = self.request_timeout if timeout is None else timeout
         attempt = _Attempt(self, when, then, otherwise, deadline=self._clock.mono() + limit)
         if self._denied:
             return await attempt.run_unmarked(limit)
@@ -240,7 +241,7 @@ class _Attempt:
             try:
                 if not self._lease:
                     self._lease = await self._markers.lease(timeout=left)
-                result = await self._send(left)
+                result = await self._send(min(left, self._markers.request_timeout))
             except AmbiguousResult as error:
                 self._doubt = error
             except (Unavailable, CoordTimeout) as error:
@@ -298,7 +299,7 @@ class _Attempt:
 
     async def _denied(self, error: PermissionDenied, left: float) -> Marked:
         """Find out whether the marker is what the user has no right to."""
-        if self._doubt is not None:
+        if self._doubt is not None or error.message != _DENIED_TEXT:
             return await self._settled(error)
         result = await self.run_unmarked(left)
         self._markers.deny()
