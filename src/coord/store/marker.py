@@ -115,9 +115,10 @@ class Markers:
             return await attempt.run_unmarked(limit)
         return await attempt.run(limit)
 
-    async def settle(self, key: bytes, lease_id: int) -> Marked:
+    async def settle(self, key: bytes, lease_id: int, *, timeout: float | None = None) -> Marked:
         """Say what became of the operation with the marker ``key``: applied, or not and never to be.
 
+        Can be repeated after any failure.
         Raises :class:`LeaseNotFound` when its lease has ended, with all evidence.
         """
         result = await self._txn.run(
@@ -125,6 +126,7 @@ class Markers:
             (op.put(key, _VOID, lease=lease_id),),
             (op.get(key),),
             repeat=Repeat.IDEMPOTENT,
+            timeout=timeout,
         )
         if result.succeeded:
             return Marked(applied=False, revision=result.revision)
@@ -279,10 +281,7 @@ class _Attempt:
         if self._doubt is None:
             return refused
         # The comparisons do not hold now. They may again when an earlier copy arrives after all: stop it first.
-        try:
-            settled = await self._markers.settle(self._key, self._lease)
-        except CoordError as error:
-            raise self._unknown() from error
+        settled = await self._settle()
         return settled if settled.applied else refused
 
     async def run_unmarked(self, limit: float) -> Marked:
@@ -322,13 +321,27 @@ class _Attempt:
     async def _settled(self, error: CoordError) -> Marked:
         """Find out whether a copy before the one that failed with ``error`` was applied; else raise that."""
         if self._doubt is not None:
-            try:
-                settled = await self._markers.settle(self._key, self._lease)
-            except CoordError:
-                raise self._unknown() from error
+            settled = await self._settle()
             if settled.applied:
                 return settled
         raise error
+
+    async def _settle(self) -> Marked:
+        """End the doubt, in the time that is left."""
+        tries = 0
+        while True:
+            left = self._deadline - self._markers.now
+            if left <= 0:
+                raise self._unknown() from self._doubt
+            try:
+                return await self._markers.settle(
+                    self._key, self._lease, timeout=min(left, self._markers.request_timeout)
+                )
+            except (Unavailable, CoordTimeout, AmbiguousResult):
+                tries += 1
+            except CoordError as error:
+                raise self._unknown() from error
+            await asyncio.sleep(min(self._markers.pause_s(tries), left))
 
     def _unless_doubtful(self, error: CoordError) -> CoordError:
         return error if self._doubt is None else self._unknown()
