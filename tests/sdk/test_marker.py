@@ -18,7 +18,8 @@ from coord.store.marker import MARKER_PREFIX
 from coord.testing import Call, FaultRule
 from tests.sdk.conftest import STORES
 from tests.support.faulty import TXN, Fault, Plan, make_faulty, put_under
-from tests.support.servers import ServerProcess
+from tests.support.proxy import Proxy
+from tests.support.servers import ServerProcess, etcdctl
 
 RANGE = "/etcdserverpb.KV/Range"
 
@@ -229,6 +230,47 @@ async def test_prefetched_keys_cost_one_request(inline: coord.Client) -> None:
     assert faulty.paths == [TXN] * 3
 
 
+async def test_the_base_is_compacted_between_two_prefetches(inline: coord.Client) -> None:
+    faulty = Gated(inline, Fault.NONE)
+    names = [f"{n:03}" for n in range(130)]
+    attempts = 0
+
+    async def look(tx: coord.StmTxn) -> bytes | None:
+        nonlocal attempts
+        attempts += 1
+        return await tx.get("000")
+
+    run = asyncio.ensure_future(inline.stm(look, prefetch=names))
+    await faulty.waiting.wait()
+    revision = (await inline.put("000", "new")).revision
+    await inline.compact(revision)
+    faulty.gate.release()
+    done = await run
+    assert (done.value, attempts) == (b"new", 2)
+    assert done.revision >= revision
+
+
+async def test_a_silent_endpoint_does_not_take_all_the_time(endpoint: str, prefix: str) -> None:
+    """Each copy of a commit has a deadline of its own, and the next one goes elsewhere."""
+    async with (
+        Proxy(endpoint) as one,
+        Proxy(endpoint) as two,
+        coord.connect(
+            [one.endpoint, two.endpoint], namespace=prefix, request_timeout=0.3
+        ) as client,
+    ):
+        await client.stm(add)
+        for proxy in (one, two):
+            proxy.hold_answers()
+
+            assert (await client.stm(add)).value > 1
+            proxy.pass_on()
+        async with coord.connect(endpoint, namespace=prefix) as direct:
+            found = await direct.get("n")
+            assert found is not None
+            assert (found.value, found.version) == (b"3", 3)
+
+
 async def test_a_member_that_lags_is_not_believed(inline: coord.Client) -> None:
     await inline.put("a", "1")
     await inline.put("b", "2")
@@ -377,6 +419,46 @@ async def test_without_the_right_to_markers(inline: coord.Client) -> None:
     there = await caught.value.resolve()
     assert isinstance(there, coord.TxnResult)
     assert [kv.value for kv in there.range(0).items] == [b"3"]
+
+
+@pytest.mark.parametrize("has_right", [True, False])
+async def test_rights_as_etcd_sees_them(etcd: ServerProcess, *, has_right: bool) -> None:
+    granted = ["app/", "_coord/"] if has_right else ["app/"]
+    for words in (
+        ["user", "add", "root:secret"],
+        ["user", "grant-role", "root", "root"],
+        ["role", "add", "app"],
+        *[["role", "grant-permission", "app", "readwrite", "--prefix", p] for p in granted],
+        ["user", "add", "ann:secret"],
+        ["user", "grant-role", "ann", "app"],
+        ["auth", "enable"],
+    ):
+        done = etcdctl(etcd.endpoint, *words)
+        assert done.returncode == 0, done.stderr
+    async with coord.connect(
+        etcd.endpoint, runtime="inline", user="ann", password="secret"
+    ) as client:
+        seen = make_faulty(client)
+
+        async def body(tx: coord.StmTxn) -> int:
+            value = int(await tx.get("app/n", b"0") or b"0") + 1
+            tx.put("app/n", str(value))
+            return value
+
+        if has_right:
+            assert (await client.stm(body)).value == 1
+        else:
+            with pytest.warns(RuntimeWarning, match="may not write under _coord/op/"):
+                assert (await client.stm(body)).value == 1
+        seen.paths.clear()
+        assert (await client.stm(body)).value == 2
+        assert seen.paths.count(TXN) == 1
+
+        async def elsewhere(tx: coord.StmTxn) -> None:
+            tx.put("other", "x")
+
+        with pytest.raises(coord.PermissionDenied):
+            await client.stm(elsewhere)
 
 
 # Below the transactions: what other recipes use.
