@@ -6,6 +6,7 @@ Go's concurrency package).
 A create whose answer is missing may still land later.
 The *create fence* (C5) makes that harmless: each create also compares the fence key's mod revision, and giving up, or
 leaving after an unanswered create, changes the fence, so that every copy still under way fails.
+Where the store's rules deny the fence's keys, a reaper looks for late copies instead (C17).
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from coord.errors import (
     InvalidArgument,
     LeaseNotFound,
     LostError,
+    PermissionDenied,
     SessionError,
     SessionShared,
     Unavailable,
 )
+from coord.reaper import look_after
 from coord.store.caller import Repeat
 from coord.store.kv import SortBy
 from coord.store.txn import Compare, Op, compare, op
@@ -84,6 +87,7 @@ class Contender:
         self.behind: bytes | None = None
         """The key waited for, for messages."""
         self._doubtful = False
+        self._was_denied = False
         self._first: Watch | None = None
         self._alone = False
 
@@ -140,8 +144,12 @@ class Contender:
             self.entry = found[0]
             self.token = found[0].create_revision
             return
-        gate = result.range(1).items
-        self.session.gate_revisions[self.name] = gate[0].mod_revision if gate else 0
+        self._learn_gate(result)
+
+    def _learn_gate(self, result: TxnResult) -> None:
+        if len(result.responses) > 1:
+            gate = result.range(1).items
+            self.session.gate_revisions[self.name] = gate[0].mod_revision if gate else 0
 
     async def try_enter(self, value: bytes) -> bool:
         """Create our entry only if the line is empty: one request, nothing left behind otherwise."""
@@ -165,8 +173,7 @@ class Contender:
                 self.token = first[0].create_revision
                 self._alone = True
                 return True
-            gate = result.range(1).items
-            self.session.gate_revisions[self.name] = gate[0].mod_revision if gate else 0
+            self._learn_gate(result)
 
     async def _create(
         self, then: tuple[Op, ...], otherwise: tuple[Op, ...], *, empty: bool = False
@@ -179,12 +186,21 @@ class Contender:
             if empty
             else compare.create_revision(self.key) == 0
         )
-        when = (free, compare.mod_revision(self._gate) == gate)
+        fenced = self._home.may_fence and not self._was_denied
+        when = (free, compare.mod_revision(self._gate) == gate) if fenced else (free,)
+        look = otherwise if fenced else otherwise[:1]
         doubt, self._doubtful = self._doubtful, True  # until an answer is here
         try:
             result = await while_valid(
-                self.session, self._home.txn.run(when, then, otherwise, repeat=Repeat.ONCE)
+                self.session, self._home.txn.run(when, then, look, repeat=Repeat.ONCE)
             )
+        except PermissionDenied:
+            self._doubtful = doubt
+            # The name, or the fence? What is denied without the fence, too, is the name.
+            if not fenced:
+                raise
+            self._was_denied = True
+            return None
         except AmbiguousResult:
             await while_valid(self.session, self._home.pause(_RETRY_LOW_S, _RETRY_HIGH_S))
             return None
@@ -198,6 +214,8 @@ class Contender:
             self.session.check()
             raise
         self._doubtful = doubt
+        if self._was_denied:
+            self._home.go_without_fences()
         return result
 
     # -- waiting ---------------------------------------------------------------------------------------------------
@@ -236,12 +254,23 @@ class Contender:
         await self._until_done(self._leave_once)
 
     async def _leave_once(self) -> None:
-        fence = (op.put(self._gate, _EMPTY, lease=self.session.lease_id),) if self._doubtful else ()
+        fence: tuple[Op, ...] = ()
+        if self._doubtful and self._home.may_fence:
+            fence = (op.put(self._gate, _EMPTY, lease=self.session.lease_id),)
         result = await self._home.txn.run(
             (self.guard(),), (op.delete(self.key), *fence), fence, repeat=Repeat.IDEMPOTENT
         )
         if fence:
             self.session.gate_revisions[self.name] = result.revision
+        elif self._doubtful:
+            self._doubtful = False
+            look_after(self._home, self)
+
+    async def has_landed(self) -> bool:
+        """Look whether an entry of ours is there, and take note of it."""
+        found = await self._home.core.kv.get(self.key)
+        self.token = found.create_revision if found and self._is_ours(found.value) else 0
+        return self.token != 0
 
     def give_up(self, line: LocalLine) -> None:
         """Abandon the attempt in the background; the next one in the local ``line`` waits for that."""
@@ -262,7 +291,11 @@ class Contender:
             await self._until_done(self._abandon_once)
 
     async def _abandon_once(self) -> None:
-        if self._doubtful:
+        if self._doubtful and not self._home.may_fence:
+            if not await self.has_landed():
+                self._doubtful = False
+                look_after(self._home, self)
+        elif self._doubtful:
             result = await self._home.txn.run(
                 (),
                 (op.put(self._gate, _EMPTY, lease=self.session.lease_id), op.get(self.key)),

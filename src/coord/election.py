@@ -104,7 +104,7 @@ class Election:
         self, home: Coordination, name: str | bytes, *, session: Session | None = None
     ) -> None:
         self._home = home
-        self.name = check_name(name)
+        self.name = home.claim(check_name(name))
         """The name, as it stands in the store."""
         self._text = self.name.decode(errors="backslashreplace")
         self._prefix = self.name + b"/"

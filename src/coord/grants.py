@@ -22,6 +22,7 @@ from coord.errors import (
 from coord.runtime import ForkedRuntime
 from coord.signals import OneShot
 from coord.store.caller import Repeat
+from coord.store.txn import Txn
 from coord.store.values import EventType
 from coord.store.watch import WatchSpec
 
@@ -103,6 +104,16 @@ class Grant:
     def guard(self) -> Compare:
         """Return the comparison that holds exactly while the store still has this grant; put it into ``when()``."""
         return self._contender.guard()
+
+    def txn(self) -> Txn:
+        """Build a transaction that runs ``then()`` only while the store still has this grant; as ``client.txn()``.
+
+        Raises :class:`NotHeld` after the release. ``commit()`` does not raise when the grant is gone: ``succeeded`` is
+        False then, as when a comparison of your own failed; :meth:`check` tells them apart.
+        """
+        if self.released:
+            raise NotHeld(self.name)
+        return Txn(self._home.txn, guards=(self.guard(),))
 
     # -- loss: on the runtime's loop -------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ class Mutex:
         label: str | None = None,
     ) -> None:
         self._home = home
-        self.name = check_name(name)
+        self.name = home.claim(check_name(name))
         """The name, as it stands in the store."""
         self._text = self.name.decode(errors="backslashreplace")
         self._session = session

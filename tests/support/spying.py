@@ -24,6 +24,7 @@ class SpiedStream:
         self.endpoint = inner.endpoint
         self.half_close = inner.half_close
         self.receive = inner.receive
+        self.distrust = inner.distrust
         self.is_open = True
 
     def send(self, message: bytes) -> None:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# A signal that comes between Python's last look for signals and the wait in the kernel does not end that wait
+# (CPython, all versions): so a blocked thread returns to Python so often.
+_NOTICE_CTRL_C_S = 0.25
+
 
 class ForkedRuntime(RuntimeError):
     """The process was forked after this runtime started: its thread and sockets belong to the parent."""
@@ -32,10 +36,10 @@ class RuntimeStopped(RuntimeError):
 
 
 class LoopThread:
-    """One thread that runs one loop until :meth:`stop`."""
+    """One thread that runs one loop, a new one unless it is given, until :meth:`stop`."""
 
-    def __init__(self, name: str) -> None:
-        self.loop = new_loop()
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop = loop or new_loop()
         self.inbox = Batcher(self.loop, owned=True)
         self._gate = threading.Lock()  # between the end of the thread and those who wait for it
         self._stopping = False
@@ -402,7 +406,8 @@ class Runtime:
 
             call = _Call(coro, deliver)
             self.post(call)
-            done.wait()
+            while not done.wait(_NOTICE_CTRL_C_S):
+                pass
         except Exception:
             coro.close()
             raise

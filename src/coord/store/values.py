@@ -26,10 +26,10 @@ class KeyValue:
     lease: int = 0
 
     @classmethod
-    def from_wire(cls, kv: kv_pb2.KeyValue) -> KeyValue:
-        """Convert the wire form."""
+    def from_wire(cls, kv: kv_pb2.KeyValue, skip: int = 0) -> KeyValue:
+        """Convert the wire form, without the first ``skip`` bytes of the key: those of a namespace."""
         return cls(
-            key=kv.key,
+            key=kv.key[skip:] if skip else kv.key,
             value=kv.value,
             create_revision=kv.create_revision,
             mod_revision=kv.mod_revision,
@@ -119,10 +119,13 @@ class WatchBatch:
     """All events of one or more whole revisions, in order; empty for a progress notification.
 
     Every matching event up to ``revision`` has been delivered once this batch has.
+    With ``resync``, the events are no history but a difference: what has to be done to what was delivered before, to
+    make it what the store holds at ``revision``.
     """
 
     events: tuple[WatchEvent, ...]
     revision: int
+    resync: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

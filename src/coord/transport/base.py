@@ -43,6 +43,13 @@ class MessageStream(Protocol):
         """End the call now. Safe at any time, also twice."""
         ...
 
+    def distrust(self) -> None:
+        """Say that the server no longer accepts who we are on this stream: the next one says it afresh.
+
+        For refusals in messages, which only their reader understands; nothing happens without a user who can log in.
+        """
+        ...
+
 
 class Transport(Protocol):
     """A way to one store with one or more endpoints."""

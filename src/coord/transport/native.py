@@ -12,15 +12,13 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from coord.errors import InvalidArgument
 from coord.rpc.channel import Channel
 from coord.rpc.limits import CLIENT_LIMITS
 from coord.rpc.status import RpcError, StatusCode
-from coord.rpc.tls import client_context
 from coord.runtime import Supervisor
+from coord.transport.reloading import Reloading, context_of
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
     from coord.rpc.channel import ClientStream
@@ -129,6 +127,9 @@ class NativeStream:
         self.receive = stream.receive
         self.cancel = stream.cancel
 
+    def distrust(self) -> None:
+        """See :class:`coord.transport.MessageStream`: there is nobody here to be trusted."""
+
 
 class NativeTransport:
     """See :class:`coord.transport.Transport`. Raises :class:`InvalidArgument` for TLS files that do not fit."""
@@ -137,7 +138,7 @@ class NativeTransport:
         self, endpoints: tuple[Endpoint, ...], env: Env, *, tls: TlsConfig | None = None
     ) -> None:
         self._env = env
-        self._tls = _context(tls)
+        self._tls = Reloading(tls, env, context_of) if tls is not None else None
         self._server_name = tls.server_name if tls else None
         self._peers = [_Peer(endpoint) for endpoint in endpoints]
         self._first = int(env.rand.uniform(0, len(endpoints))) % len(endpoints)
@@ -350,11 +351,16 @@ class NativeTransport:
 
     async def _dial(self, peer: _Peer) -> None:
         endpoint = peer.endpoint
+        try:
+            tls = await self._tls.fresh() if self._tls is not None else None
+        except BaseException:
+            peer.dialing = False
+            raise
         channel = Channel(
             endpoint.address,
             env=self._env,
             authority=endpoint.authority,
-            tls=self._tls,
+            tls=tls,
             server_name=self._server_name,
             limits=_LIMITS,
             on_closed=lambda error: self._lost(peer, channel, error),
@@ -432,12 +438,3 @@ def _nothing() -> None:
 
 def _closed() -> RpcError:
     return RpcError(StatusCode.CANCELLED, "the client is closed", sent=False)
-
-
-def _context(tls: TlsConfig | None) -> ssl.SSLContext | None:
-    if tls is None:
-        return None
-    try:
-        return client_context(tls.ca, tls.cert, tls.key, verify=tls.verify)
-    except ValueError as error:
-        raise InvalidArgument(f"TLS: {error}") from error

@@ -149,6 +149,9 @@ class DirectStream:
         """See MessageStream."""
         self._call.cancel()
 
+    def distrust(self) -> None:
+        """See MessageStream."""
+
 
 class _Started:
     """A unary call that may still wait for its connection."""

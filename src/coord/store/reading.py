@@ -1,0 +1,67 @@
+"""A whole range as of one revision, in pages (etcd API: Range with ``limit`` and ``revision``)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from coord.errors import RequestRefused
+from coord.rpc.status import StatusCode
+from coord.store.kv import range_request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from coord.runtime import Env
+    from coord.store.kv import KV
+    from coord.store.values import RangeResult
+
+PAGE_KEYS = 1000
+_RETRY_MIN_S = 0.05
+_RETRY_MAX_S = 2.0
+
+
+async def pages(
+    kv: KV,
+    start: bytes,
+    end: bytes,
+    *,
+    revision: int | None = None,
+    keys_only: bool = False,
+) -> AsyncIterator[RangeResult]:
+    """Yield ``[start, end)`` in key order, all pages as of ``revision``, by default that of the first page.
+
+    An empty ``end`` is the one key ``start``.
+    Pages that are too large for one message are asked for again in smaller ones.
+    Raises what a read raises, :class:`Compacted` in the middle when the pages took too long.
+    """
+    at = revision
+    first = start
+    page = PAGE_KEYS
+    while True:
+        request = range_request(first, end, limit=page, revision=at, keys_only=keys_only)
+        try:
+            result = await kv.range(request)
+        except RequestRefused as error:
+            if error.code is not StatusCode.RESOURCE_EXHAUSTED or page == 1:
+                raise
+            page = max(1, page // 4)
+            continue
+        at = at or result.revision
+        yield result
+        if not result.more or not result.items:
+            return
+        first = result.items[-1].key + b"\0"
+
+
+class Patience:
+    """Waits between attempts to reach a store, longer each time; one for each series of attempts."""
+
+    def __init__(self, env: Env) -> None:
+        self._rand = env.rand
+        self._pause = _RETRY_MIN_S
+
+    async def wait(self) -> None:
+        """Wait after one more failure."""
+        await asyncio.sleep(self._rand.uniform(self._pause / 2, self._pause))
+        self._pause = min(_RETRY_MAX_S, self._pause * 2)

@@ -1,0 +1,451 @@
+"""Operation markers, and transactions under them: applied exactly once, whatever becomes of requests and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import warnings
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+import coord
+from coord import compare, op
+from coord.rpc import RpcError, StatusCode
+from coord.rpc.metadata import Metadata
+from coord.store.marker import MARKER_PREFIX
+from tests.sdk.conftest import STORES
+from tests.support.faulty import TXN, Fault, FaultyTransport, make_faulty
+from tests.support.servers import ServerProcess
+
+RANGE = "/etcdserverpb.KV/Range"
+
+
+@pytest.fixture(params=[*STORES, "memory"])
+async def inline(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator[coord.Client]:
+    """A client on the test's own loop, in a namespace of its own."""
+    target = "memory:"
+    if request.param != "memory":
+        server: ServerProcess = request.getfixturevalue(f"{request.param}_process")
+        target = server.endpoint
+    async with coord.connect(target, runtime="inline", namespace=f"marker/{prefix}") as made:
+        yield made
+
+
+class Gated(FaultyTransport):
+    """Holds the second copy of a transaction back until the gate is opened."""
+
+    def __init__(self, client: coord.Client, fault: Fault) -> None:
+        self.core: Any = client._core
+        super().__init__(self.core.caller.transport)
+        self.plan.append(fault)
+        self.waiting = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.core.caller.transport = self
+
+    @override
+    async def unary(
+        self,
+        path: str,
+        request: bytes,
+        *,
+        timeout: float,
+        metadata: Metadata = (),
+        avoid: str | None = None,
+    ) -> bytes:
+        if path == TXN and not self.plan:
+            self.waiting.set()
+            await self.gate.wait()
+        return await super().unary(path, request, timeout=timeout, metadata=metadata, avoid=avoid)
+
+    def remove(self) -> None:
+        """Let everything pass again."""
+        self.gate.set()
+        self.core.caller.transport = self.inner
+
+
+async def add(tx: coord.StmTxn) -> int:
+    value = int(await tx.get("n", b"0") or b"0") + 1
+    tx.put("n", str(value))
+    return value
+
+
+async def version(client: coord.Client, key: str) -> int:
+    found = await client.get(key)
+    return 0 if found is None else found.version
+
+
+def leases(client: coord.Client) -> list[int]:
+    core: Any = client._core
+    granted: list[int] = core.markers._granted
+    return list(granted)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        [Fault.LOSE_REPLY],
+        [Fault.LOSE_REQUEST],
+        [Fault.LATE],
+        [Fault.TWICE],
+        [Fault.LATE, Fault.LOSE_REPLY],
+        [Fault.LOSE_REPLY, Fault.LOSE_REPLY],
+        [Fault.LATE, Fault.LATE, Fault.LATE, Fault.LOSE_REQUEST, Fault.TWICE],
+    ],
+    ids=lambda plan: "+".join(fault.value for fault in plan),
+)
+async def test_applied_exactly_once(inline: coord.Client, plan: list[Fault]) -> None:
+    faulty = make_faulty(inline, plan)
+    done = await inline.stm(add)
+    found = await inline.get("n")
+    assert found is not None
+    assert (found.value, found.version, found.mod_revision) == (b"1", 1, done.revision)
+    assert not faulty.plan
+    await faulty.deliver_late()
+    assert await version(inline, "n") == 1
+    assert (await inline.stm(add)).value == 2
+
+
+async def test_a_late_copy_finds_the_way_barred(inline: coord.Client) -> None:
+    """The copy that is under way could be applied once its conditions hold again; it must not be."""
+
+    async def create(tx: coord.StmTxn) -> str:
+        if await tx.get("k") is not None:
+            return "there"
+        tx.put("k", "ours")
+        return "created"
+
+    faulty = Gated(inline, Fault.LATE)
+    run = asyncio.ensure_future(inline.stm(create))
+    await faulty.waiting.wait()
+    await inline.put("k", "theirs")
+    faulty.gate.set()
+    assert (await run).value == "there"
+    await inline.delete("k")
+    assert await faulty.deliver_late() == 1
+    assert await inline.get("k") is None
+
+
+async def test_random_faults(inline: coord.Client) -> None:
+    chance = random.Random(20)
+    faulty = make_faulty(inline)
+    faults = [Fault.NONE, Fault.NONE, *Fault]
+    rounds, workers = 12, 4
+
+    async def worker() -> None:
+        for _ in range(rounds):
+            faulty.plan.append(chance.choice(faults))
+            await inline.stm(add, max_attempts=1000)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(workers):
+            group.create_task(worker())
+    faulty.plan.clear()
+    await faulty.deliver_late()
+    found = await inline.get("n")
+    assert found is not None
+    assert (int(found.value), found.version) == (rounds * workers, rounds * workers)
+
+
+async def test_without_a_marker_a_lost_answer_is_told(inline: coord.Client) -> None:
+    make_faulty(inline, [Fault.LOSE_REPLY])
+    with pytest.raises(coord.AmbiguousResult) as caught:
+        await inline.stm(add, marker=False)
+    there = await caught.value.resolve()
+    assert isinstance(there, coord.TxnResult)
+    assert [kv.value for kv in there.range(0).items] == [b"1"]
+    assert await inline.count("_coord/") == 0
+
+
+@pytest.mark.parametrize(("fault", "applied"), [(Fault.LOSE_REPLY, True), (Fault.LATE, False)])
+async def test_out_of_time_in_doubt(inline: coord.Client, fault: Fault, *, applied: bool) -> None:
+    faulty = make_faulty(inline, [fault, *[Fault.LOSE_REQUEST] * 1000])
+    with pytest.raises(coord.AmbiguousResult) as caught:
+        await inline.stm(add, timeout=0.3)
+    faulty.plan.clear()
+    revision = await caught.value.resolve()
+    found = await inline.get("n")
+    assert revision == (found.mod_revision if found else None)
+    assert (found is not None) == applied
+    # Settled is settled: the copy that is still under way does nothing any more.
+    await faulty.deliver_late()
+    assert (await inline.get("n")) == found
+    assert await caught.value.resolve() == revision
+
+
+async def test_out_of_time_without_doubt(inline: coord.Client) -> None:
+    faulty = make_faulty(inline)
+
+    class Down(FaultyTransport):
+        @override
+        async def unary(self, path: str, *_: Any, **__: Any) -> bytes:
+            if path == self.path:
+                raise RpcError(StatusCode.UNAVAILABLE, "nobody there", sent=False)
+            return await super().unary(path, *_, **__)
+
+    down = Down(faulty.inner)
+    core: Any = inline._core
+    core.caller.transport = down
+    with pytest.raises(coord.StmTimeout, match="nobody there"):
+        await inline.stm(add, timeout=0.3)
+    down.path = RANGE
+    with pytest.raises(coord.StmTimeout, match="in attempt 1"):
+        await inline.stm(add, timeout=0.3)
+    core.caller.transport = faulty
+    assert (await inline.stm(add)).value == 1
+
+
+async def test_the_data_of_a_failed_commit_begin_the_next_attempt(inline: coord.Client) -> None:
+    await inline.put("n", "1")
+    await inline.stm(add)  # the lease is there
+    faulty = make_faulty(inline)
+    attempts = 0
+
+    async def interrupted(tx: coord.StmTxn) -> int:
+        nonlocal attempts
+        attempts += 1
+        value = await add(tx)
+        await tx.range("jobs/")
+        if attempts < 3:
+            await inline.put("n", str(10 * attempts))
+        return value
+
+    done = await inline.stm(interrupted)
+    assert (done.value, attempts) == (21, 3)
+    reads = [path for path in faulty.calls if path == RANGE]
+    commits = [path for path in faulty.calls if path == TXN]
+    assert (len(reads), len(commits)) == (2, 3)
+
+
+async def test_prefetched_keys_cost_one_request(inline: coord.Client) -> None:
+    for name in "abc":
+        await inline.put(name, "1")
+    faulty = make_faulty(inline)
+
+    async def total(tx: coord.StmTxn) -> int:
+        return sum([int(await tx.get(name) or b"0") for name in "abc"])
+
+    assert (await inline.stm(total, prefetch="abc")).value == 3
+    assert faulty.calls == [TXN]
+    many = [f"{n:03}" for n in range(300)]
+    await inline.put("299", "7")
+
+    async def last(tx: coord.StmTxn) -> bytes | None:
+        assert await tx.get("000") is None
+        return await tx.get("299")
+
+    faulty.calls.clear()
+    assert (await inline.stm(last, prefetch=many)).value == b"7"
+    assert faulty.calls == [TXN] * 3
+
+
+async def test_a_member_that_lags_is_not_believed(inline: coord.Client) -> None:
+    await inline.put("a", "1")
+    await inline.put("b", "2")
+
+    class Lagging(FaultyTransport):
+        """Its serializable reads of a revision meet a member that has not come so far."""
+
+        refused = 0
+
+        @override
+        async def unary(
+            self,
+            path: str,
+            request: bytes,
+            *,
+            timeout: float,
+            metadata: Metadata = (),
+            avoid: str | None = None,
+        ) -> bytes:
+            if path == RANGE and request.endswith(b"\x38\x01"):
+                self.refused += 1
+                text = "etcdserver: mvcc: required revision is a future revision"
+                raise RpcError(StatusCode.OUT_OF_RANGE, text, sent=True)
+            return await super().unary(
+                path, request, timeout=timeout, metadata=metadata, avoid=avoid
+            )
+
+    core: Any = inline._core
+    lagging = core.caller.transport = Lagging(core.caller.transport)
+
+    async def look(tx: coord.StmTxn) -> tuple[bytes | None, bytes | None]:
+        return await tx.get("a"), await tx.get("b")
+
+    assert (await inline.stm(look)).value == (b"1", b"2")
+    assert lagging.refused == 1
+
+
+# The shared lease.
+
+
+async def test_operations_share_a_lease_which_goes_with_the_client(
+    endpoint: str, prefix: str
+) -> None:
+    async with coord.connect(endpoint) as other:
+        async with coord.connect(endpoint, namespace=prefix) as client:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(8):
+                    group.create_task(client.stm(add, max_attempts=1000))
+            (lease,) = leases(client)
+            keys = (await client.lease_time_to_live(lease, keys=True)).keys
+            assert len(keys) == 8
+            assert all(key.startswith(MARKER_PREFIX) for key in keys)
+        assert await other.count(prefix + "_coord/") == 0
+        assert (await other.lease_time_to_live(lease)).remaining is None
+
+
+async def test_the_lease_is_replaced_every_minute(inline: coord.Client) -> None:
+    core: Any = inline._core
+
+    class Clock:
+        ahead = 0.0
+
+        def mono(self) -> float:
+            return float(core.env.clock.mono()) + self.ahead
+
+    clock = core.markers._clock = Clock()
+    seen: list[int] = []
+    for _ in range(4):
+        await inline.stm(add)
+        clock.ahead += 31
+        await inline.stm(add)
+        seen.append(leases(inline)[-1])
+        clock.ahead += 31
+    assert len(set(seen)) == 4
+    assert leases(inline) == seen[-2:]
+    assert await version(inline, "n") == 8
+
+
+async def test_a_lease_that_is_gone_is_replaced(inline: coord.Client) -> None:
+    await inline.stm(add)
+    (lease,) = leases(inline)
+    await inline.lease_revoke(lease)
+    assert (await inline.stm(add)).value == 2
+    assert leases(inline)[-1] != lease
+
+
+@pytest.mark.parametrize("fault", [Fault.LOSE_REPLY, Fault.LOSE_REQUEST])
+async def test_a_lease_that_ends_in_doubt_takes_the_evidence_along(
+    inline: coord.Client, fault: Fault
+) -> None:
+    await inline.stm(add)
+    (lease,) = leases(inline)
+    faulty = Gated(inline, fault)
+    run = asyncio.ensure_future(inline.stm(add))
+    await faulty.waiting.wait()
+    await inline.lease_revoke(lease)
+    faulty.gate.set()
+    with pytest.raises(coord.AmbiguousResult) as caught:
+        await run
+    with pytest.raises(coord.LeaseNotFound):
+        await caught.value.resolve()
+    assert await version(inline, "n") == (2 if fault is Fault.LOSE_REPLY else 1)
+
+
+async def test_a_refusal_in_doubt_is_no_answer(inline: coord.Client) -> None:
+    """The first copy is applied and revokes its own excuse: the second one is refused for another reason."""
+    lease = await inline.lease_grant(60)
+    await inline.stm(add)
+
+    async def write(tx: coord.StmTxn) -> None:
+        tx.put("k", "x", lease=lease.id)
+
+    for fault, applied in ((Fault.LOSE_REPLY, True), (Fault.LOSE_REQUEST, False)):
+        lease = await inline.lease_grant(60)
+        faulty = Gated(inline, fault)
+        run = asyncio.ensure_future(inline.stm(write))
+        await faulty.waiting.wait()
+        await inline.lease_revoke(lease.id)
+        faulty.gate.set()
+        if applied:
+            assert (await run).revision > 0
+        else:
+            with pytest.raises(coord.LeaseNotFound):
+                await run
+        faulty.remove()
+
+
+# Rights.
+
+
+class Denying(FaultyTransport):
+    """A store whose user may not write under ``_coord/``."""
+
+    @override
+    async def unary(
+        self,
+        path: str,
+        request: bytes,
+        *,
+        timeout: float,
+        metadata: Metadata = (),
+        avoid: str | None = None,
+    ) -> bytes:
+        if b"_coord/" in request:
+            self.calls.append("denied")
+            text = "etcdserver: permission denied"
+            raise RpcError(StatusCode.PERMISSION_DENIED, text, sent=True)
+        return await super().unary(path, request, timeout=timeout, metadata=metadata, avoid=avoid)
+
+
+async def test_without_the_right_to_markers(inline: coord.Client) -> None:
+    core: Any = inline._core
+    denying = core.caller.transport = Denying(core.caller.transport)
+    with pytest.warns(RuntimeWarning, match="may not write under _coord/op/"):
+        assert (await inline.stm(add)).value == 1
+    with warnings.catch_warnings(action="error"):
+        assert (await inline.stm(add)).value == 2
+    assert denying.calls.count("denied") == 1
+    denying.plan.append(Fault.LOSE_REPLY)
+    with pytest.raises(coord.AmbiguousResult) as caught:
+        await inline.stm(add)
+    there = await caught.value.resolve()
+    assert isinstance(there, coord.TxnResult)
+    assert [kv.value for kv in there.range(0).items] == [b"3"]
+
+
+# Below the transactions: what other recipes use.
+
+
+async def test_marked_transactions(inline: coord.Client) -> None:
+    markers = inline._core.markers
+    create = ((compare.missing("k"),), (op.put("k", "1"),), (op.get("k"),))
+    won = await markers.run(*create)
+    assert won.applied
+    assert won.result is not None
+    lost = await markers.run(*create)
+    assert not lost.applied
+    assert lost.result is not None
+    assert [kv.value for kv in lost.result.range(0).items] == [b"1"]
+    with pytest.raises(coord.RequestRefused, match="duplicate key"):
+        await markers.run((), (op.put("k", "1"), op.put("k", "2")))
+
+
+async def test_cancelled_at_every_turn(inline: coord.Client) -> None:
+    """All of it or nothing, and the next one goes on from there."""
+
+    async def both(tx: coord.StmTxn) -> None:
+        a, b = await tx.get("a", b"0"), await tx.get("b", b"0")
+        tx.put("a", str(int(a or b"") + 1))
+        tx.put("b", str(int(b or b"") + 1))
+
+    for step in range(1000):
+        task = asyncio.ensure_future(inline.stm(both))
+        for _ in range(step):
+            await asyncio.sleep(0)
+        if task.done():
+            await task
+            break
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # In one read: what was cancelled may still be on its way.
+        pairs = (await inline.get_range("a", "c")).items
+        assert len({kv.value for kv in pairs}) == len({kv.mod_revision for kv in pairs}) <= 1
+        assert len(pairs) in (0, 2)
+    else:
+        pytest.fail("it never finished")
+    await inline.stm(both)
