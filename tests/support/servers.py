@@ -218,7 +218,7 @@ def real_etcd(
 
     def is_healthy() -> bool:
         if client.startswith("https:"):  # it may want a certificate from whoever asks
-            return "ready to serve client requests" in server.log_text()
+            return "serving client traffic securely" in server.log_text()
         try:
             return get(client, "/health")[0] == 200
         except OSError:
