@@ -17,6 +17,7 @@ import coord
 from coord.core import Carrier
 from coord.rpc.status import RpcError, StatusCode
 from coord.transport import Transport, authenticated
+from coord.wire import methods
 from tests.sdk.auth_stores import (
     PASSWORD,
     PREFIX,
@@ -117,6 +118,37 @@ async def test_a_watch_on_a_stream_whose_token_has_ended(
             await client.put(key + "2", "2")
             assert await values(late, 2) == ["1", "2"]
         assert await values(early, 2) == ["1", "2"]
+
+
+@carriers
+async def test_a_stream_that_is_turned_down_for_its_token(
+    store: ServerProcess, transport: Carrier
+) -> None:
+    path = methods.MAINTENANCE_SNAPSHOT.path
+    async with somebody(store) as (admin, name):
+        await admin.auth.user_grant_role(name, "root")
+        async with coord.connect(
+            store.endpoint, user=name, password=PASSWORD, transport=transport, runtime="inline"
+        ) as client:
+            await client.put(PREFIX, "x")
+            await end_tokens(admin, name)
+            answers: list[bytes | RpcError | None] = []
+            for _ in range(2):
+                stream = await client._core.transport.open_stream(path, timeout=10)
+                stream.send(b"")
+                stream.half_close()
+                try:
+                    answers.append(await stream.receive())
+                except RpcError as error:
+                    answers.append(error)
+                stream.cancel()
+            refused, snapshot = answers
+            # As if the connection had been lost, so that its owner opens another.
+            assert isinstance(refused, RpcError)
+            assert refused.code is StatusCode.UNAVAILABLE
+            assert "the token of the stream has ended" in refused.message
+            assert isinstance(snapshot, bytes)
+            assert snapshot
 
 
 @carriers
@@ -339,16 +371,17 @@ async def test_tokens_that_end_by_themselves(tmp_path: Path, transport: Carrier,
             client.watch(key) as watch,
             client.session(ttl=3) as session,
         ):
-            ended = 0
-            while ended < 3:
+            ended = puts = 0
+            while ended < 2:
                 # Nothing is sent meanwhile, since simple tokens live on while they are used.
                 before = count(server, "Authenticate")
                 await asyncio.sleep(2.2)
                 assert count(server, "Authenticate") == before
-                await client.put(key, f"{ended}")
+                await client.put(key, f"{puts}")
+                puts += 1
                 ended += count(server, "Authenticate") - before
                 await anext(client.watch(key, start_revision=1))
-            assert await values(watch, 3) == ["0", "1", "2"]
+            assert await values(watch, puts) == [str(number) for number in range(puts)]
             assert session.valid_for() > 0
             assert await admin.get(key) is not None
 

@@ -6,14 +6,18 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import coord
 from coord.core import Carrier, Placement
+from coord.rpc.metadata import Metadata
+from coord.rpc.status import RpcError, StatusCode
 from coord.runtime import real_env
 from coord.sync import connect
 from coord.target import parse_target
+from coord.transport import Transport, tokens
 from coord.transport.native import NativeTransport
 from coord.wire import methods, rpc_pb2
 from tests.sdk.auth_stores import (
@@ -110,33 +114,51 @@ async def test_from_the_url_and_from_the_environment(
 
 
 @ways
-async def test_a_refused_password(
+async def test_a_refused_password_is_asked_about_once(
+    store: ServerProcess,
+    transport: Carrier,
+    runtime: Placement,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("_PAUSE_FIRST_S", "_PAUSE_MAX_S"):
+        monkeypatch.setattr(tokens, name, 3600.0)
+    before = count(store, "Authenticate")
+    async with coord.connect(
+        store.endpoint, user=USER, password="wrong", transport=transport, runtime=runtime
+    ) as client:
+        calls = [asyncio.ensure_future(client.put(KEY, "x")) for _ in range(AT_ONCE)]
+        await asyncio.wait(calls)
+        for call in calls:
+            assert isinstance(call.exception(), coord.PermissionDenied)
+            assert "invalid user ID or password" in str(call.exception())
+        with pytest.raises(coord.PermissionDenied):
+            await client.put(KEY, "x")
+        with pytest.raises(coord.PermissionDenied):
+            await anext(client.watch(KEY, start_revision=1))
+    assert count(store, "Authenticate") == before + 1
+
+
+@ways
+async def test_a_password_that_becomes_right(
     store: ServerProcess, transport: Carrier, runtime: Placement
 ) -> None:
-    async with somebody(store) as (admin, name):
-        before = count(store, "Authenticate")
-        async with coord.connect(
+    async with (
+        somebody(store) as (admin, name),
+        coord.connect(
             store.endpoint, user=name, password="new", transport=transport, runtime=runtime
-        ) as client:
-            calls = [asyncio.ensure_future(client.put(KEY, "x")) for _ in range(AT_ONCE)]
-            await asyncio.wait(calls)
-            for call in calls:
-                assert isinstance(call.exception(), coord.PermissionDenied)
-                assert "invalid user ID or password" in str(call.exception())
-            with pytest.raises(coord.PermissionDenied):
-                await anext(client.watch(KEY, start_revision=1))
-            # All at once, and whoever came when the first pause, of 250 ms at least, had passed.
-            assert count(store, "Authenticate") - before in (1, 2)
-            await end_tokens(admin, name, "new")
+        ) as client,
+    ):
 
-            async def accepted() -> bool:
-                try:
-                    await client.put(KEY, "x")
-                except coord.PermissionDenied:
-                    return False
-                return True
+        async def accepted() -> bool:
+            try:
+                await client.put(KEY, "x")
+            except coord.PermissionDenied:
+                return False
+            return True
 
-            await reached(accepted, "the password that became right")
+        assert not await accepted()
+        await end_tokens(admin, name, "new")
+        await reached(accepted, "the password is accepted")
 
 
 @carriers
@@ -355,6 +377,70 @@ async def test_coord_server_knows_no_users_yet(coord_process: ServerProcess) -> 
     async with coord.connect(coord_process.endpoint, user="a", password="b") as client:
         with pytest.raises(coord.PermissionDenied, match="this server knows no users"):
             await client.get("k")
+
+
+class LosingLogins:
+    """Under the logins of a ``runtime="inline"`` client: what becomes of the first ones."""
+
+    closed = False
+
+    def __init__(self, client: coord.Client, outcomes: list[bytes | RpcError]) -> None:
+        core: Any = client._core
+        source = core.transport.tokens
+        self._inner: Transport = source._transport
+        self._outcomes = outcomes
+        self.endpoints = self._inner.endpoints
+        self.suspicions = 0
+        source._transport = self
+
+    async def unary(
+        self, path: str, request: bytes, *, timeout: float, metadata: Metadata
+    ) -> bytes:
+        if not self._outcomes:
+            return await self._inner.unary(path, request, timeout=timeout, metadata=metadata)
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, RpcError):
+            raise outcome
+        return outcome
+
+    def suspect(self) -> None:
+        self.suspicions += 1
+
+
+async def test_logins_that_fail_on_the_way(store: ServerProcess) -> None:
+    async with coord.connect(
+        store.endpoint, user=USER, password=PASSWORD, runtime="inline"
+    ) as client:
+        outcomes: list[bytes | RpcError] = [
+            RpcError(StatusCode.UNAVAILABLE, "connection lost"),
+            RpcError(StatusCode.UNAVAILABLE, "no connection", sent=False),
+            RpcError(StatusCode.UNKNOWN, "auth: token signing attempted with verify-only key"),
+            b"no message",
+        ]
+        losing = LosingLogins(client, outcomes)
+        # The write itself has not been sent, so that there is no doubt about it.
+        await client.put(KEY, "x")
+        assert outcomes == []
+        assert losing.suspicions == 2  # a member that did not answer, and one that cannot
+        await client.lease_keep_alive_once((await client.lease_grant(30)).lease_id)
+
+
+async def test_a_client_that_is_closed(store: ServerProcess) -> None:
+    client = await coord.connect(store.endpoint, user=USER, password=PASSWORD, runtime="inline")
+    transport = client._core.transport
+    await client.close()
+    for call in (
+        transport.unary("/a.B/C", b"", timeout=1),
+        transport.open_stream("/a.B/C", timeout=1),
+    ):
+        with pytest.raises(RpcError) as caught:
+            await call
+        assert (caught.value.code, caught.value.sent) == (StatusCode.CANCELLED, False)
+    told: list[bytes | RpcError] = []
+    assert transport.start_unary("/a.B/C", b"", told.append, timeout=1) is not None
+    (outcome,) = told
+    assert isinstance(outcome, RpcError)
+    assert (outcome.code, outcome.sent) == (StatusCode.CANCELLED, False)
 
 
 async def test_the_store_may_come_late(store: ServerProcess) -> None:

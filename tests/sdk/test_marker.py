@@ -14,11 +14,12 @@ from typing_extensions import override
 import coord
 from coord import compare, op
 from coord.rpc import RpcError, StatusCode
-from coord.rpc.metadata import Metadata
 from coord.store.marker import MARKER_PREFIX
+from coord.testing import Call, FaultRule
 from tests.sdk.conftest import STORES
-from tests.support.faulty import TXN, Fault, FaultyTransport, make_faulty
-from tests.support.servers import ServerProcess
+from tests.support.faulty import TXN, Fault, Plan, make_faulty, put_under
+from tests.support.proxy import Proxy
+from tests.support.servers import ServerProcess, etcdctl
 
 RANGE = "/etcdserverpb.KV/Range"
 
@@ -34,36 +35,27 @@ async def inline(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator[c
         yield made
 
 
-class Gated(FaultyTransport):
+class Gated(Plan):
     """Holds the second copy of a transaction back until the gate is opened."""
 
     def __init__(self, client: coord.Client, fault: Fault) -> None:
-        self.core: Any = client._core
-        super().__init__(self.core.caller.transport)
+        super().__init__()
         self.plan.append(fault)
         self.waiting = asyncio.Event()
-        self.gate = asyncio.Event()
-        self.core.caller.transport = self
+        self.gate = self.hold(times=None)
+        self._take_away = put_under(client, self)
 
     @override
-    async def unary(
-        self,
-        path: str,
-        request: bytes,
-        *,
-        timeout: float,
-        metadata: Metadata = (),
-        avoid: str | None = None,
-    ) -> bytes:
-        if path == TXN and not self.plan:
+    def match(self, call: Call, *, is_stream: bool) -> FaultRule | None:
+        if call.path == TXN and not self.plan:
             self.waiting.set()
-            await self.gate.wait()
-        return await super().unary(path, request, timeout=timeout, metadata=metadata, avoid=avoid)
+            return self.gate
+        return super().match(call, is_stream=is_stream)
 
     def remove(self) -> None:
         """Let everything pass again."""
-        self.gate.set()
-        self.core.caller.transport = self.inner
+        self.gate.release()
+        self._take_away()
 
 
 async def add(tx: coord.StmTxn) -> int:
@@ -121,7 +113,7 @@ async def test_a_late_copy_finds_the_way_barred(inline: coord.Client) -> None:
     run = asyncio.ensure_future(inline.stm(create))
     await faulty.waiting.wait()
     await inline.put("k", "theirs")
-    faulty.gate.set()
+    faulty.gate.release()
     assert (await run).value == "there"
     await inline.delete("k")
     assert await faulty.deliver_late() == 1
@@ -176,24 +168,21 @@ async def test_out_of_time_in_doubt(inline: coord.Client, fault: Fault, *, appli
 
 
 async def test_out_of_time_without_doubt(inline: coord.Client) -> None:
-    faulty = make_faulty(inline)
-
-    class Down(FaultyTransport):
+    class Down(Plan):
         @override
-        async def unary(self, path: str, *_: Any, **__: Any) -> bytes:
-            if path == self.path:
+        def match(self, call: Call, *, is_stream: bool) -> FaultRule | None:
+            if call.path == self.path:
                 raise RpcError(StatusCode.UNAVAILABLE, "nobody there", sent=False)
-            return await super().unary(path, *_, **__)
+            return None
 
-    down = Down(faulty.inner)
-    core: Any = inline._core
-    core.caller.transport = down
+    down = Down(TXN)
+    take_away = put_under(inline, down)
     with pytest.raises(coord.StmTimeout, match="nobody there"):
         await inline.stm(add, timeout=0.3)
     down.path = RANGE
     with pytest.raises(coord.StmTimeout, match="in attempt 1"):
         await inline.stm(add, timeout=0.3)
-    core.caller.transport = faulty
+    take_away()
     assert (await inline.stm(add)).value == 1
 
 
@@ -214,8 +203,8 @@ async def test_the_data_of_a_failed_commit_begin_the_next_attempt(inline: coord.
 
     done = await inline.stm(interrupted)
     assert (done.value, attempts) == (21, 3)
-    reads = [path for path in faulty.calls if path == RANGE]
-    commits = [path for path in faulty.calls if path == TXN]
+    reads = [path for path in faulty.paths if path == RANGE]
+    commits = [path for path in faulty.paths if path == TXN]
     assert (len(reads), len(commits)) == (2, 3)
 
 
@@ -228,7 +217,7 @@ async def test_prefetched_keys_cost_one_request(inline: coord.Client) -> None:
         return sum([int(await tx.get(name) or b"0") for name in "abc"])
 
     assert (await inline.stm(total, prefetch="abc")).value == 3
-    assert faulty.calls == [TXN]
+    assert faulty.paths == [TXN]
     many = [f"{n:03}" for n in range(300)]
     await inline.put("299", "7")
 
@@ -236,40 +225,71 @@ async def test_prefetched_keys_cost_one_request(inline: coord.Client) -> None:
         assert await tx.get("000") is None
         return await tx.get("299")
 
-    faulty.calls.clear()
+    faulty.paths.clear()
     assert (await inline.stm(last, prefetch=many)).value == b"7"
-    assert faulty.calls == [TXN] * 3
+    assert faulty.paths == [TXN] * 3
+
+
+async def test_the_base_is_compacted_between_two_prefetches(inline: coord.Client) -> None:
+    faulty = Gated(inline, Fault.NONE)
+    names = [f"{n:03}" for n in range(130)]
+    attempts = 0
+
+    async def look(tx: coord.StmTxn) -> bytes | None:
+        nonlocal attempts
+        attempts += 1
+        return await tx.get("000")
+
+    run = asyncio.ensure_future(inline.stm(look, prefetch=names))
+    await faulty.waiting.wait()
+    revision = (await inline.put("000", "new")).revision
+    await inline.compact(revision)
+    faulty.gate.release()
+    done = await run
+    assert (done.value, attempts) == (b"new", 2)
+    assert done.revision >= revision
+
+
+async def test_a_silent_endpoint_does_not_take_all_the_time(endpoint: str, prefix: str) -> None:
+    """Each copy of a commit has a deadline of its own, and the next one goes elsewhere."""
+    async with (
+        Proxy(endpoint) as one,
+        Proxy(endpoint) as two,
+        coord.connect(
+            [one.endpoint, two.endpoint], namespace=prefix, request_timeout=0.3
+        ) as client,
+    ):
+        await client.stm(add)
+        for proxy in (one, two):
+            proxy.hold_answers()
+
+            assert (await client.stm(add)).value > 1
+            proxy.pass_on()
+        async with coord.connect(endpoint, namespace=prefix) as direct:
+            found = await direct.get("n")
+            assert found is not None
+            assert (found.value, found.version) == (b"3", 3)
 
 
 async def test_a_member_that_lags_is_not_believed(inline: coord.Client) -> None:
     await inline.put("a", "1")
     await inline.put("b", "2")
 
-    class Lagging(FaultyTransport):
+    class Lagging(Plan):
         """Its serializable reads of a revision meet a member that has not come so far."""
 
         refused = 0
 
         @override
-        async def unary(
-            self,
-            path: str,
-            request: bytes,
-            *,
-            timeout: float,
-            metadata: Metadata = (),
-            avoid: str | None = None,
-        ) -> bytes:
-            if path == RANGE and request.endswith(b"\x38\x01"):
+        def match(self, call: Call, *, is_stream: bool) -> FaultRule | None:
+            if call.path == RANGE and call.request.endswith(b"\x38\x01"):
                 self.refused += 1
                 text = "etcdserver: mvcc: required revision is a future revision"
                 raise RpcError(StatusCode.OUT_OF_RANGE, text, sent=True)
-            return await super().unary(
-                path, request, timeout=timeout, metadata=metadata, avoid=avoid
-            )
+            return None
 
-    core: Any = inline._core
-    lagging = core.caller.transport = Lagging(core.caller.transport)
+    lagging = Lagging()
+    put_under(inline, lagging)
 
     async def look(tx: coord.StmTxn) -> tuple[bytes | None, bytes | None]:
         return await tx.get("a"), await tx.get("b")
@@ -337,7 +357,7 @@ async def test_a_lease_that_ends_in_doubt_takes_the_evidence_along(
     run = asyncio.ensure_future(inline.stm(add))
     await faulty.waiting.wait()
     await inline.lease_revoke(lease)
-    faulty.gate.set()
+    faulty.gate.release()
     with pytest.raises(coord.AmbiguousResult) as caught:
         await run
     with pytest.raises(coord.LeaseNotFound):
@@ -359,7 +379,7 @@ async def test_a_refusal_in_doubt_is_no_answer(inline: coord.Client) -> None:
         run = asyncio.ensure_future(inline.stm(write))
         await faulty.waiting.wait()
         await inline.lease_revoke(lease.id)
-        faulty.gate.set()
+        faulty.gate.release()
         if applied:
             assert (await run).revision > 0
         else:
@@ -371,40 +391,74 @@ async def test_a_refusal_in_doubt_is_no_answer(inline: coord.Client) -> None:
 # Rights.
 
 
-class Denying(FaultyTransport):
+class Denying(Plan):
     """A store whose user may not write under ``_coord/``."""
 
+    denied = 0
+
     @override
-    async def unary(
-        self,
-        path: str,
-        request: bytes,
-        *,
-        timeout: float,
-        metadata: Metadata = (),
-        avoid: str | None = None,
-    ) -> bytes:
-        if b"_coord/" in request:
-            self.calls.append("denied")
+    def match(self, call: Call, *, is_stream: bool) -> FaultRule | None:
+        if b"_coord/" in call.request:
+            self.denied += 1
             text = "etcdserver: permission denied"
             raise RpcError(StatusCode.PERMISSION_DENIED, text, sent=True)
-        return await super().unary(path, request, timeout=timeout, metadata=metadata, avoid=avoid)
+        return super().match(call, is_stream=is_stream)
 
 
 async def test_without_the_right_to_markers(inline: coord.Client) -> None:
-    core: Any = inline._core
-    denying = core.caller.transport = Denying(core.caller.transport)
+    denying = Denying()
+    put_under(inline, denying)
     with pytest.warns(RuntimeWarning, match="may not write under _coord/op/"):
         assert (await inline.stm(add)).value == 1
     with warnings.catch_warnings(action="error"):
         assert (await inline.stm(add)).value == 2
-    assert denying.calls.count("denied") == 1
+    assert denying.denied == 1
     denying.plan.append(Fault.LOSE_REPLY)
     with pytest.raises(coord.AmbiguousResult) as caught:
         await inline.stm(add)
     there = await caught.value.resolve()
     assert isinstance(there, coord.TxnResult)
     assert [kv.value for kv in there.range(0).items] == [b"3"]
+
+
+@pytest.mark.parametrize("has_right", [True, False])
+async def test_rights_as_etcd_sees_them(etcd: ServerProcess, *, has_right: bool) -> None:
+    granted = ["app/", "_coord/"] if has_right else ["app/"]
+    for words in (
+        ["user", "add", "root:secret"],
+        ["user", "grant-role", "root", "root"],
+        ["role", "add", "app"],
+        *[["role", "grant-permission", "app", "readwrite", "--prefix", p] for p in granted],
+        ["user", "add", "ann:secret"],
+        ["user", "grant-role", "ann", "app"],
+        ["auth", "enable"],
+    ):
+        done = etcdctl(etcd.endpoint, *words)
+        assert done.returncode == 0, done.stderr
+    async with coord.connect(
+        etcd.endpoint, runtime="inline", user="ann", password="secret"
+    ) as client:
+        seen = make_faulty(client)
+
+        async def body(tx: coord.StmTxn) -> int:
+            value = int(await tx.get("app/n", b"0") or b"0") + 1
+            tx.put("app/n", str(value))
+            return value
+
+        if has_right:
+            assert (await client.stm(body)).value == 1
+        else:
+            with pytest.warns(RuntimeWarning, match="may not write under _coord/op/"):
+                assert (await client.stm(body)).value == 1
+        seen.paths.clear()
+        assert (await client.stm(body)).value == 2
+        assert seen.paths.count(TXN) == 1
+
+        async def elsewhere(tx: coord.StmTxn) -> None:
+            tx.put("other", "x")
+
+        with pytest.raises(coord.PermissionDenied):
+            await client.stm(elsewhere)
 
 
 # Below the transactions: what other recipes use.

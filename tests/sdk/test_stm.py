@@ -7,14 +7,19 @@ import itertools
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 import coord
 import coord.sync
 from coord import op
+from coord.core import Carrier
+from coord.store.stm_check import Known
 from coord.store.stm_txn import ISOLATIONS, Isolation
 from coord.testing.check import Append, ListTxn, Read, Step, cycles_of
+from tests.sdk.conftest import CARRIERS
+from tests.support.proxy import Proxy
 
 UPPER: tuple[Isolation, ...] = ("serializable_snapshot", "serializable")
 CHECKED: tuple[Isolation, ...] = (*UPPER, "repeatable_reads")
@@ -433,6 +438,60 @@ async def test_money_neither_appears_nor_vanishes(
     assert set(audits) == {ACCOUNTS * START}
 
 
+@pytest.mark.parametrize("transport", CARRIERS)
+async def test_money_over_cut_connections(endpoint: str, transport: Carrier, prefix: str) -> None:
+    """Each transfer also counts itself: one that was applied twice, or not at all, would show."""
+    names = [f"{prefix}account/{n}" for n in range(ACCOUNTS)]
+    workers, rounds = 4, 8
+    async with (
+        coord.connect(endpoint) as direct,
+        Proxy(endpoint) as proxy,
+        coord.connect(proxy.endpoint, transport=transport) as client,
+    ):
+        for name in names:
+            await direct.put(name, str(START))
+
+        async def transfer(step: int) -> None:
+            source, target = names[step % ACCOUNTS], names[(step * 3 + 1) % ACCOUNTS]
+
+            async def body(tx: coord.StmTxn) -> None:
+                moved = int(await tx.get(prefix + "moved", b"0") or b"0")
+                tx.put(prefix + "moved", str(moved + 1))
+                if source != target:
+                    tx.put(source, str(number(await tx.get(source)) - 1))
+                    tx.put(target, str(number(await tx.get(target)) + 1))
+
+            await client.stm(body, max_attempts=1000, timeout=60)
+
+        async def worker(first: int) -> None:
+            for step in range(first, workers * rounds, workers):
+                await transfer(step)
+
+        async def disturb() -> None:
+            while True:
+                # After a little traffic, in the middle of whatever is under way.
+                seen = proxy.bytes_up
+                while proxy.bytes_up < seen + 2000:
+                    await asyncio.sleep(0.002)
+                proxy.hold_answers()
+                await asyncio.sleep(0.01)  # for some answers to be lost; nothing hangs on how many
+                proxy.cut()
+                proxy.pass_on()
+
+        disturber = asyncio.ensure_future(disturb())
+        async with asyncio.TaskGroup() as group:
+            for first in range(workers):
+                group.create_task(worker(first))
+        disturber.cancel()
+        await asyncio.wait({disturber})
+        assert proxy.connections > 3
+        left = [int(kv.value) for kv in (await direct.get_prefix(prefix + "account/")).items]
+        assert sum(left) == ACCOUNTS * START
+        moved = await direct.get(prefix + "moved")
+        assert moved is not None
+        assert (int(moved.value), moved.version) == (workers * rounds, workers * rounds)
+
+
 async def test_a_contended_counter(client: coord.Client, prefix: str) -> None:
     async def add(tx: coord.StmTxn) -> int:
         value = int(await tx.get(prefix, b"0") or b"0") + 1
@@ -742,3 +801,23 @@ def test_from_threads(endpoint: str, prefix: str) -> None:
             client.stm(guarded)
             client._portal.runtime.loop.set_debug(True)
             assert client.stm(add).value == 1
+
+
+def test_a_single_read_is_what_is_checked_when_a_range_saw_another_state() -> None:
+    """Two tasks of one function may read at different times where nothing pins them."""
+
+    def pair(mod_revision: int) -> coord.KeyValue:
+        return coord.KeyValue(
+            key=b"k", value=b"", create_revision=1, mod_revision=mod_revision, version=1
+        )
+
+    calls: Any = None
+    for seen in (0, 5, 9):
+        tx = coord.StmTxn(calls, "repeatable_reads", Known())
+        bounds = (b"k", b"l")
+        found = coord.RangeResult(items=(pair(7),), count=1, more=False, revision=8)
+        tx._reads[b"k"] = seen
+        tx._ranges[bounds] = found
+        conditions = tx.conditions()
+        assert conditions.keys == {b"k": seen}
+        assert conditions.ranges == {bounds: 8}

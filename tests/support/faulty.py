@@ -72,12 +72,23 @@ class Plan(Faults):
 
 def make_faulty(client: coord.Client, plan: Iterable[Fault] = ()) -> Plan:
     """Put a plan under the calls of a ``runtime="inline"`` client."""
-    core: Any = client._core
-    assert not core.runtime.is_threaded
     faults = Plan()
     faults.plan.extend(plan)
-    core.caller.transport = faults.under("planned", core.caller.transport)
+    put_under(client, faults)
     return faults
+
+
+def put_under(client: coord.Client, faults: Plan) -> Callable[[], None]:
+    """Put these faults under the calls of a ``runtime="inline"`` client; return what takes them away again."""
+    core: Any = client._core
+    assert not core.runtime.is_threaded
+    before = core.caller.transport
+    core.caller.transport = faults.under("planned", before)
+
+    def take_away() -> None:
+        core.caller.transport = before
+
+    return take_away
 
 
 async def settle(client: coord.Client, prefix: str, *, turns: int = 400) -> list[bytes]:

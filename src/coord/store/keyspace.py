@@ -35,6 +35,10 @@ class Keyspace:
         self.size = len(prefix)
         self._last = prefix_end(prefix) if prefix else FROM_KEY
 
+    def key(self, key: bytes) -> bytes:
+        """Return the stored form of a key; an empty one stays empty, for the server to refuse."""
+        return self.prefix + key if key else key
+
     def end(self, end: bytes) -> bytes:
         """Return the stored form of a range's end."""
         if not self.size or not end:
@@ -45,7 +49,7 @@ class Keyspace:
         self, request: rpc_pb2.RangeRequest | rpc_pb2.DeleteRangeRequest | rpc_pb2.Compare
     ) -> None:
         """Move the range of a message into the namespace."""
-        request.key = self.prefix + request.key
+        request.key = self.key(request.key)
         if request.range_end:
             request.range_end = self.end(request.range_end)
 
@@ -64,7 +68,7 @@ class Keyspace:
                     self.range(each.request_range)
                 case "request_put":
                     put = each.request_put
-                    put.key = self.prefix + put.key
+                    put.key = self.key(put.key)
                 case "request_delete_range":
                     self.range(each.request_delete_range)
                 case _:

@@ -45,6 +45,7 @@ _TTL_S = 120
 _ROTATE_S = 60.0
 _APPLIED = b""
 _VOID = b"void"
+_DENIED_TEXT = "etcdserver: permission denied"  # and nothing about who the user is
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.025, 1.0
 
 
@@ -85,7 +86,7 @@ class Markers:
         self._rand = runtime.env.rand
         self._txn = txn
         self._leases = leases
-        self._request_timeout = request_timeout
+        self.request_timeout = request_timeout
         self._at_close = at_close
         # One value, replaced as a whole: read on any loop, written on the runtime's.
         self._current: _SharedLease | None = None
@@ -108,15 +109,16 @@ class Markers:
         the matter, and returns the revision at which it was applied, None if it was not and never will be.
         After a cancellation it was applied once or not at all.
         """
-        limit = self._request_timeout if timeout is None else timeout
+        limit = self.request_timeout if timeout is None else timeout
         attempt = _Attempt(self, when, then, otherwise, deadline=self._clock.mono() + limit)
         if self._denied:
             return await attempt.run_unmarked(limit)
         return await attempt.run(limit)
 
-    async def settle(self, key: bytes, lease_id: int) -> Marked:
+    async def settle(self, key: bytes, lease_id: int, *, timeout: float | None = None) -> Marked:
         """Say what became of the operation with the marker ``key``: applied, or not and never to be.
 
+        Can be repeated after any failure.
         Raises :class:`LeaseNotFound` when its lease has ended, with all evidence.
         """
         result = await self._txn.run(
@@ -124,6 +126,7 @@ class Markers:
             (op.put(key, _VOID, lease=lease_id),),
             (op.get(key),),
             repeat=Repeat.IDEMPOTENT,
+            timeout=timeout,
         )
         if result.succeeded:
             return Marked(applied=False, revision=result.revision)
@@ -240,7 +243,7 @@ class _Attempt:
             try:
                 if not self._lease:
                     self._lease = await self._markers.lease(timeout=left)
-                result = await self._send(left)
+                result = await self._send(min(left, self._markers.request_timeout))
             except AmbiguousResult as error:
                 self._doubt = error
             except (Unavailable, CoordTimeout) as error:
@@ -278,10 +281,7 @@ class _Attempt:
         if self._doubt is None:
             return refused
         # The comparisons do not hold now. They may again when an earlier copy arrives after all: stop it first.
-        try:
-            settled = await self._markers.settle(self._key, self._lease)
-        except CoordError as error:
-            raise self._unknown() from error
+        settled = await self._settle()
         return settled if settled.applied else refused
 
     async def run_unmarked(self, limit: float) -> Marked:
@@ -298,7 +298,7 @@ class _Attempt:
 
     async def _denied(self, error: PermissionDenied, left: float) -> Marked:
         """Find out whether the marker is what the user has no right to."""
-        if self._doubt is not None:
+        if self._doubt is not None or error.message != _DENIED_TEXT:
             return await self._settled(error)
         result = await self.run_unmarked(left)
         self._markers.deny()
@@ -321,13 +321,27 @@ class _Attempt:
     async def _settled(self, error: CoordError) -> Marked:
         """Find out whether a copy before the one that failed with ``error`` was applied; else raise that."""
         if self._doubt is not None:
-            try:
-                settled = await self._markers.settle(self._key, self._lease)
-            except CoordError:
-                raise self._unknown() from error
+            settled = await self._settle()
             if settled.applied:
                 return settled
         raise error
+
+    async def _settle(self) -> Marked:
+        """End the doubt, in the time that is left."""
+        tries = 0
+        while True:
+            left = self._deadline - self._markers.now
+            if left <= 0:
+                raise self._unknown() from self._doubt
+            try:
+                return await self._markers.settle(
+                    self._key, self._lease, timeout=min(left, self._markers.request_timeout)
+                )
+            except (Unavailable, CoordTimeout, AmbiguousResult):
+                tries += 1
+            except CoordError as error:
+                raise self._unknown() from error
+            await asyncio.sleep(min(self._markers.pause_s(tries), left))
 
     def _unless_doubtful(self, error: CoordError) -> CoordError:
         return error if self._doubt is None else self._unknown()

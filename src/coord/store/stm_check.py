@@ -48,12 +48,15 @@ class Known:
 
     def find(self, key: bytes) -> tuple[bool, KeyValue | None]:
         """Say whether the pair at ``key`` is known, and what it is."""
-        if key in self.keys:
-            return True, self.keys[key]
-        for (start, end), found in self.ranges.items():
-            if covers(start, end, key):
-                return True, next((kv for kv in found.items if kv.key == key), None)
-        return False, None
+        found = self.keys.get(key)
+        known = found is not None or key in self.keys or any(covers(*b, key) for b in self.ranges)
+        return known, found
+
+    def add_range(self, bounds: Bounds, found: RangeResult) -> None:
+        """Learn a range, and each pair in it that was not known before."""
+        self.ranges[bounds] = found
+        for kv in found.items:
+            self.keys.setdefault(kv.key, kv)
 
 
 def covers(start: bytes, end: bytes, key: bytes) -> bool:
@@ -120,7 +123,7 @@ class Conditions:
         for bounds, base in self.ranges.items():
             found_range = replace(result.range(at), revision=result.revision)
             at += 1
-            known.ranges[bounds] = found_range
+            known.add_range(bounds, found_range)
             fresh = [kv.key for kv in found_range.items if kv.mod_revision > base]
             changed += [key for key in fresh if key not in self.keys]
         return known, changed

@@ -111,7 +111,7 @@ class StmTxn:
         bounds = prefix_range(prefix)
         if bounds not in self.known.ranges:
             async with self._first_read:
-                self.known.ranges[bounds] = await self._read_range(bounds)
+                self.known.add_range(bounds, await self._read_range(bounds))
         self._check()
         found = self.known.ranges[bounds]
         self._ranges[bounds] = found
@@ -149,9 +149,9 @@ class StmTxn:
         raw = to_key(key)
         if raw in self._reads:
             return self._reads[raw]
-        for bounds, found in self._ranges.items():
-            if covers(*bounds, raw):
-                return next((kv.mod_revision for kv in found.items if kv.key == raw), 0)
+        if any(covers(*bounds, raw) for bounds in self._ranges):
+            _, found = self.known.find(raw)
+            return 0 if found is None else found.mod_revision
         raise InvalidArgument(f"{raw!r} has not been read in this transaction")
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -262,7 +262,11 @@ class StmTxn:
             def read(timeout: float, reads: tuple[Op, ...] = reads) -> Awaitable[TxnResult]:
                 return txn.run((), reads, timeout=timeout)
 
-            result = await self._calls.patiently(read)
+            try:
+                result = await self._calls.patiently(read)
+            except Compacted as error:
+                self._doom(error)  # told to the function, which then is run again
+                return
             if self._pinned and not self.known.revision:
                 self.known.revision = result.revision
             self.last_revision = max(self.last_revision, base or result.revision)
@@ -304,7 +308,9 @@ class StmTxn:
             return Conditions(keys={}, unwritten={}, ranges={}, grants=grants)
         keys = dict(self._reads)
         for found in self._ranges.values():
-            keys.update((kv.key, kv.mod_revision) for kv in found.items)
+            for kv in found.items:
+                # If a single read saw another state, its condition is the one that must fail.
+                keys.setdefault(kv.key, kv.mod_revision)
         unwritten: dict[bytes, int] = {}
         if self._isolation == "serializable_snapshot" and self.base:
             unwritten = {

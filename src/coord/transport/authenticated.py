@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from coord.rpc.status import RpcError, StatusCode
 from coord.runtime import Supervisor
-from coord.transport.tokens import Token, TokenSource
+from coord.transport.tokens import Token, TokenSource, is_stale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ _STREAM_TOKEN_AGE_S = 60.0
 class _Call:
     """A unary call with a callback: on the wire, or in a task that waits for a token."""
 
-    __slots__ = ("_done", "_handle", "_over", "_owner", "_token")
+    __slots__ = ("_done", "_handle", "_over", "_owner")
 
     def __init__(
         self, owner: AuthenticatedTransport, done: Callable[[bytes | RpcError], None]
@@ -41,7 +41,6 @@ class _Call:
         self._owner = owner
         self._done = done
         self._handle: Cancellable | None = None
-        self._token: Token | None = None
         self._over = False
 
     def begin(self, path: str, request: bytes, timeout: float, metadata: Metadata) -> None:
@@ -55,7 +54,7 @@ class _Call:
         def outcome_of_first(outcome: bytes | RpcError) -> None:
             if not isinstance(outcome, RpcError):
                 token.worked = True
-            elif owner.tokens.is_stale(outcome, token) and not self._over:
+            elif is_stale(outcome, token) and not self._over:
                 owner.tokens.discard(token)
                 left = deadline - owner.env.clock.mono()
                 self._handle = owner.in_task(path, request, left, metadata, self.end)
@@ -93,7 +92,7 @@ class _Stream:
         try:
             return await self._inner.receive()
         except RpcError as error:
-            if not self._tokens.is_stale(error, self._token):
+            if not is_stale(error, self._token):
                 raise
             self._tokens.discard(self._token)
             text = f"the token of the stream has ended: {error.message}"
@@ -143,7 +142,7 @@ class AuthenticatedTransport:
                     path, request, timeout=left, metadata=token.metadata + metadata, avoid=avoid
                 )
             except RpcError as error:
-                if renewals == _RENEWALS or not self.tokens.is_stale(error, token):
+                if renewals == _RENEWALS or not is_stale(error, token):
                     raise
                 renewals += 1
                 self.tokens.discard(token)
@@ -220,9 +219,8 @@ class AuthenticatedTransport:
         except RpcError as error:
             if error.code is not StatusCode.UNAVAILABLE:
                 raise
-            return (
-                current  # it may well be good still, and streams are most needed when logins fail
-            )
+            # It may well be good still, and streams are most needed when logins fail.
+            return current
 
     def suspect(self) -> None:
         """See :class:`coord.transport.Transport`."""

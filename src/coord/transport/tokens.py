@@ -37,9 +37,8 @@ _PAUSE_MAX_S = 8.0
 _FAILURE_PAUSE_S = 0.1  # the same for a login without an answer, at most
 
 _NOT_ENABLED = "etcdserver: authentication is not enabled"
-_NO_SUCH_LOGIN = (
-    "auth: authentication failed"  # a user without password, in words that carry no code
-)
+# A user without a password; these words come without a code of their own.
+_NO_SUCH_LOGIN = "auth: authentication failed"
 # The second of each pair is what etcd 3.4 says in its Maintenance service.
 _STALE = frozenset(
     {
@@ -67,6 +66,13 @@ class Token:
         """Whether a call with it has succeeded."""
 
 
+def is_stale(error: RpcError, token: Token) -> bool:
+    """Say whether a call with ``token`` failed because it needs another one; the call had no effect then."""
+    message = error.message
+    # With a token, the text is about a name in the request.
+    return message in _STALE or (message in _NOBODY and not token.metadata)
+
+
 class TokenSource:
     """The present token of a user, and the one login that may be under way. Lives on the runtime's loop."""
 
@@ -83,12 +89,6 @@ class TokenSource:
         self._setbacks = 0
         self.current: Token | None = None
         """The token to use, None when there must be a login first."""
-
-    def is_stale(self, error: RpcError, token: Token) -> bool:
-        """Say whether a call with ``token`` failed because it needs another one; the call had no effect then."""
-        message = error.message
-        # With a token, the text is about a name in the request.
-        return message in _STALE or (message in _NOBODY and not token.metadata)
 
     def discard(self, token: Token) -> None:
         """Use ``token`` no more: the server has turned it down. Others may have replaced it already."""
@@ -122,7 +122,8 @@ class TokenSource:
             task.add_done_callback(self._logged_in)
         await asyncio.wait({task}, timeout=max(0.0, deadline - now))
         if not task.done():
-            raise RpcError(StatusCode.UNAVAILABLE, "no answer to the login in time", sent=False)
+            text = f"no answer to the login in time ({', '.join(self._transport.endpoints)})"
+            raise RpcError(StatusCode.UNAVAILABLE, text, sent=False)
         if task.cancelled():
             raise RpcError(StatusCode.CANCELLED, "the client is closed", sent=False)
         outcome = task.result()
