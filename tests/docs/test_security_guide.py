@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.docs.pages import ROOT, blocks
 from tests.support.certificates import Certificates
 from tests.support.servers import clean_environment, free_port, real_etcd
 
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "security.md"
-# With a blank, since these need a store of their own.
-BLOCKS = re.findall(r"^``` python\n(.*?)^```$", GUIDE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-SETUP, LOGIN, CERTIFICATES = BLOCKS
+GUIDE = ROOT / "docs" / "guides" / "security.md"
+# They need stores of their own.
+SETUP, LOGIN, CERTIFICATES = [block.text for block in blocks(GUIDE) if block.run_by is not None]
 
 
 def run(block: str, folder: Path, environment: Mapping[str, str]) -> str:

@@ -108,9 +108,14 @@ def describe(path: str) -> Entry:
     doc = inspect.getdoc(value) or "" if callable(value) or inspect.ismodule(value) else ""
     if inspect.ismodule(value):
         members = [
-            Member(name=name, signature=signature(part, name), doc=inspect.getdoc(part) or "")
+            Member(
+                name=name,
+                signature=signature(part, name) if callable(part) else "",
+                doc=inspect.getdoc(part) or "",
+            )
             for name in value.__all__
-            if (part := getattr(value, name)) is not None
+            # Classes that a module shares with `coord` are explained there.
+            if not inspect.isclass(part := getattr(value, name))
         ]
         return Entry(path=path, value=value, doc=doc, members=tuple(members))
     text = signature(value, path) if callable(value) else ""
@@ -140,8 +145,9 @@ def _shows_how_it_is_made(cls: type, path: str) -> bool:
     """Say whether users make one, or see its fields in how it is made; most objects are made by a client."""
     if is_dataclass(cls):
         return "wire" not in {field.name for field in fields(cls)}
-    made_by_users = _is_error(cls) or path.startswith("coord.testing.")
-    return made_by_users and "__init__" in vars(cls) and not path.startswith("coord.sync.")
+    if path.rpartition(".")[0] in FACES and not path.startswith("coord.sync."):
+        return _is_error(cls) and "__init__" in vars(cls)
+    return path.startswith("coord.testing.") and "__init__" in vars(cls)
 
 
 @cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FACES = ("coord", "coord.sync")
+FACES = ("coord", "coord.sync", "coord.testing")
 """The modules whose ``__all__`` is the public API: each of their names has a page."""
 
 
@@ -54,6 +54,10 @@ GROUPS = (
             "coord.Compare",
             "coord.op",
             "coord.Op",
+            "coord.StmTxn",
+            "coord.StmResult",
+            "coord.Batch",
+            "coord.Pending",
         ),
     ),
     Group(
@@ -66,6 +70,35 @@ GROUPS = (
             "coord.WatchEvent",
             "coord.EventType",
             "coord.WatchFilter",
+        ),
+    ),
+    Group(
+        slug="cache",
+        title="Caches",
+        about="A copy of a key or a prefix that follows the store.",
+        names=(
+            "coord.Cache",
+            "coord.NodeCache",
+            "coord.CacheSnapshot",
+            "coord.CacheIndex",
+            "coord.CacheBatch",
+            "coord.CacheChange",
+        ),
+    ),
+    Group(
+        slug="typed",
+        title="Typed values",
+        about="Values of your own types in the place of bytes.",
+        names=(
+            "coord.Typed",
+            "coord.TypedKeyValue",
+            "coord.TypedRangeResult",
+            "coord.TypedWatch",
+            "coord.TypedWatchBatch",
+            "coord.TypedWatchEvent",
+            "coord.Entry",
+            "coord.Codec",
+            "coord.codec",
         ),
     ),
     Group(
@@ -93,6 +126,19 @@ GROUPS = (
         names=("coord.Election", "coord.Term", "coord.Leader"),
     ),
     Group(
+        slug="auth",
+        title="Users and rights",
+        about="Who may do what.",
+        names=(
+            "coord.Auth",
+            "coord.Access",
+            "coord.Permission",
+            "coord.UserInfo",
+            "coord.RoleInfo",
+            "coord.AuthStatus",
+        ),
+    ),
+    Group(
         slug="cluster",
         title="Cluster",
         about="The members behind the endpoints.",
@@ -114,7 +160,12 @@ GROUPS = (
         slug="testing",
         title="Testing",
         about="Faults, recordings and judges for your own programs.",
-        names=("coord.testing.chaos.*", "coord.testing.recording.*", "coord.testing.check.*"),
+        names=(
+            "coord.testing.*",
+            "coord.testing.chaos.*",
+            "coord.testing.recording.*",
+            "coord.testing.check.*",
+        ),
     ),
 )
 
@@ -133,6 +184,14 @@ HIDDEN = frozenset(
         "Session.on_renewed",
         "Session.prove_alive",
         "Session.shut",
+        "StmTxn.base",
+        "StmTxn.conditions",
+        "StmTxn.end",
+        "StmTxn.needs_check",
+        "StmTxn.prefetch",
+        "StmTxn.read_keys",
+        "StmTxn.writes",
+        "Typed.updating",
     }
 )
 """Members that other rooms call and applications do not, as in ``tests/sdk/test_sync_parity.py``."""
