@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,13 @@ async def nobody_left(client: coord.Client) -> None:
         return not len(client._mirrors) and not len(client._core.watches)
 
     await reached(none, "the mirrors and their watches have ended")
+
+
+async def no_task_left(client: coord.Client) -> None:
+    async def none() -> bool:
+        return not len(client._core.supervisor)
+
+    await reached(none, "the mirror, the decoder and the stream of watches have ended")
 
 
 async def test_reads_like_a_dictionary(client: coord.Client, prefix: str) -> None:
@@ -388,3 +397,81 @@ def test_wrong_arguments() -> None:
         client.cache(key="")
     with pytest.raises(coord.InvalidArgument, match="neither a type nor a codec"):
         client.cache(prefix="", codec=5)
+
+
+async def cancelled_at(coro: Coroutine[Any, Any, object], step: int, *, twice: bool) -> bool:
+    """Run ``coro`` for ``step`` turns of the loop and cancel it; say whether it had finished by then."""
+    task = asyncio.ensure_future(coro)
+    for _ in range(step):
+        await asyncio.sleep(0)
+    if task.done():
+        await task
+        return True
+    task.cancel()
+    if twice:
+        await asyncio.sleep(0)
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return False
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize("codec", [None, str], ids=["bytes", "str"])
+async def test_a_start_cancelled_at_each_await_leaves_nothing(
+    codec: type[str] | None, *, twice: bool
+) -> None:
+    async with coord.connect("memory:", runtime="inline") as client:
+        await client.put("k", "v")
+        for step in range(300):
+            view: coord.Cache[Any] = client.cache(prefix="", codec=codec)
+            finished = await cancelled_at(view.open(), step, twice=twice)
+            view.close()
+            await nobody_left(client)
+            await no_task_left(client)
+            if finished:
+                break
+        else:
+            pytest.fail("it never opened")
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+async def test_a_sync_cancelled_at_each_await_changes_nothing(*, twice: bool) -> None:
+    connecting = coord.connect("memory:", runtime="inline")
+    async with connecting as client, client.cache(prefix="k") as view:
+        for step in range(300):
+            done = await client.put("k", str(step))
+            finished = await cancelled_at(view.sync(), step, twice=twice)
+            assert await view.sync(timeout=20) >= done.revision
+            assert view["k"] == str(step).encode()
+            if finished:
+                break
+        else:
+            pytest.fail("it never ended")
+
+
+async def test_rights_that_are_taken_away(
+    client: coord.Client, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client.cache(prefix=prefix) as view, client.cache(prefix=prefix, codec=str) as text:
+        core: Any = client._core
+        denied = coord.PermissionDenied("etcdserver: permission denied")
+        core.runtime.post(lambda: core.watches._fail_all(denied))
+        for each in (view, text):
+            with pytest.raises(coord.PermissionDenied):
+                await each.wait_revision(1 << 40, timeout=20)
+            with pytest.raises(coord.PermissionDenied):
+                each.get(prefix)
+    async with client.cache(prefix=prefix) as again:  # they may be back
+        assert len(again) == 0
+
+
+async def test_a_forked_child_reads_nothing(client: coord.Client, prefix: str) -> None:
+    async with client.cache(prefix=prefix) as view:
+        runtime: Any = client._core.runtime
+        pid, runtime._pid = runtime._pid, -1
+        try:
+            with pytest.raises(coord.ForkedError):
+                view.get("k")
+        finally:
+            runtime._pid = pid
