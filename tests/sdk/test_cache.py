@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,6 @@ import pytest
 
 import coord
 from coord import op
-from coord.cache import mirror as mirror_module
 from coord.store import reading
 from tests.sdk.test_failures import reached
 from tests.support.servers import free_port
@@ -28,8 +29,8 @@ def told(batch: coord.CacheBatch[bytes]) -> list[tuple[str, bytes | None, bytes 
     return [
         (
             change.key.decode().rpartition("/")[2],
-            change.old and change.old.value,
-            change.new and change.new.value,
+            None if change.old is None else change.old.value,
+            None if change.new is None else change.new.value,
         )
         for change in batch.changes
     ]
@@ -40,6 +41,13 @@ async def nobody_left(client: coord.Client) -> None:
         return not len(client._mirrors) and not len(client._core.watches)
 
     await reached(none, "the mirrors and their watches have ended")
+
+
+async def no_task_left(client: coord.Client) -> None:
+    async def none() -> bool:
+        return not len(client._core.supervisor)
+
+    await reached(none, "the mirror, the decoder and the stream of watches have ended")
 
 
 async def test_reads_like_a_dictionary(client: coord.Client, prefix: str) -> None:
@@ -134,8 +142,9 @@ async def test_a_slow_reader_of_changes_gets_differences(
     monkeypatch.setattr("coord.cache.ledger._LOG_BATCHES", 4)
     async with client.cache(prefix=prefix) as view:
         changes = view.changes()
-        for number in range(20):
-            done = await client.put(f"{prefix}{number % 3}", str(number))
+        for number in range(19):
+            await client.put(f"{prefix}{number % 3}", str(number))
+        done = await client.put(prefix + "1", "19")
         await client.delete(prefix + "gone")
         await view.wait_revision(done.revision, timeout=20)
         batch = await anext(changes)
@@ -179,9 +188,9 @@ async def test_a_snapshot_stays_as_it_is(client: coord.Client, prefix: str) -> N
         done = await client.put(prefix + "k", "1")
         await view.wait_revision(done.revision, timeout=20)
         then = view.snapshot()
-        done = await client.delete(prefix + "k")
-        await view.wait_revision(done.revision, timeout=20)
-        assert (prefix + "k" in view, then[prefix + "k"], then.revision) == (False, b"1", done.revision - 1)  # fmt: skip
+        gone = await client.delete(prefix + "k")
+        await view.wait_revision(gone.revision, timeout=20)
+        assert (prefix + "k" in view, then[prefix + "k"], then.revision) == (False, b"1", gone.revision - 1)  # fmt: skip
         assert then.snapshot() is then
     assert then[prefix + "k"] == b"1"  # for as long as you like
 
@@ -358,8 +367,8 @@ async def test_any_thread_and_loop_may_read(client: coord.Client, prefix: str) -
         try:
             for number in range(60):
                 puts = [op.put(f"{prefix}{n}", str(number)) for n in range(20)]
-                done = await client.txn().then(*puts).commit()
-            await view.wait_revision(done.revision, timeout=30)
+                await client.txn().then(*puts).commit()
+            last = await view.sync(timeout=30)
         finally:
             stop.set()
             for thread in threads:
@@ -372,7 +381,7 @@ async def test_any_thread_and_loop_may_read(client: coord.Client, prefix: str) -
             def elsewhere() -> int:
                 return asyncio.run(view.sync(timeout=20))
 
-            assert await asyncio.to_thread(elsewhere) >= done.revision
+            assert await asyncio.to_thread(elsewhere) >= last
 
 
 def test_wrong_arguments() -> None:
@@ -388,4 +397,81 @@ def test_wrong_arguments() -> None:
         client.cache(key="")
     with pytest.raises(coord.InvalidArgument, match="neither a type nor a codec"):
         client.cache(prefix="", codec=5)
-    assert mirror_module.Limits(max_keys=1, max_bytes=1)
+
+
+async def cancelled_at(coro: Coroutine[Any, Any, object], step: int, *, twice: bool) -> bool:
+    """Run ``coro`` for ``step`` turns of the loop and cancel it; say whether it had finished by then."""
+    task = asyncio.ensure_future(coro)
+    for _ in range(step):
+        await asyncio.sleep(0)
+    if task.done():
+        await task
+        return True
+    task.cancel()
+    if twice:
+        await asyncio.sleep(0)
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return False
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize("codec", [None, str], ids=["bytes", "str"])
+async def test_a_start_cancelled_at_each_await_leaves_nothing(
+    codec: type[str] | None, *, twice: bool
+) -> None:
+    async with coord.connect("memory:", runtime="inline") as client:
+        await client.put("k", "v")
+        for step in range(300):
+            view: coord.Cache[Any] = client.cache(prefix="", codec=codec)
+            finished = await cancelled_at(view.open(), step, twice=twice)
+            view.close()
+            await nobody_left(client)
+            await no_task_left(client)
+            if finished:
+                break
+        else:
+            pytest.fail("it never opened")
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+async def test_a_sync_cancelled_at_each_await_changes_nothing(*, twice: bool) -> None:
+    connecting = coord.connect("memory:", runtime="inline")
+    async with connecting as client, client.cache(prefix="k") as view:
+        for step in range(300):
+            done = await client.put("k", str(step))
+            finished = await cancelled_at(view.sync(), step, twice=twice)
+            assert await view.sync(timeout=20) >= done.revision
+            assert view["k"] == str(step).encode()
+            if finished:
+                break
+        else:
+            pytest.fail("it never ended")
+
+
+async def test_rights_that_are_taken_away(
+    client: coord.Client, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client.cache(prefix=prefix) as view, client.cache(prefix=prefix, codec=str) as text:
+        core: Any = client._core
+        denied = coord.PermissionDenied("etcdserver: permission denied")
+        core.runtime.post(lambda: core.watches._fail_all(denied))
+        for each in (view, text):
+            with pytest.raises(coord.PermissionDenied):
+                await each.wait_revision(1 << 40, timeout=20)
+            with pytest.raises(coord.PermissionDenied):
+                each.get(prefix)
+    async with client.cache(prefix=prefix) as again:  # they may be back
+        assert len(again) == 0
+
+
+async def test_a_forked_child_reads_nothing(client: coord.Client, prefix: str) -> None:
+    async with client.cache(prefix=prefix) as view:
+        runtime: Any = client._core.runtime
+        pid, runtime._pid = runtime._pid, -1
+        try:
+            with pytest.raises(coord.ForkedError):
+                view.get("k")
+        finally:
+            runtime._pid = pid

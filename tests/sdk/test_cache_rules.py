@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -14,13 +16,14 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from typing_extensions import override
 
 import coord
 from coord import codec
 from coord.cache import ledger as ledger_module
 from coord.cache import sortedmap
 from coord.cache.decoding import Decoding
-from coord.cache.index import CacheIndex
+from coord.cache.index import index_of
 from coord.cache.ledger import CacheBatch, Ledger
 from coord.cache.mirror import is_ordered
 from coord.cache.snapshot import CacheSnapshot
@@ -28,6 +31,8 @@ from coord.cache.sortedmap import SortedMap
 from coord.codec.values import Entry, TypedKeyValue
 from coord.store.values import KeyValue
 from tests.support.virtual import InlineOffload
+
+T = TypeVar("T")
 
 keys = st.binary(min_size=1, max_size=2)
 
@@ -121,7 +126,7 @@ def test_maps() -> None:
 @given(st.sets(keys))
 def test_a_map_of_sorted_keys(chosen: set[bytes]) -> None:
     ordered = sorted(chosen)
-    made = SortedMap.of_sorted(ordered, [key * 2 for key in ordered])
+    made = SortedMap(ordered, [key * 2 for key in ordered])
     assert list(made.values()) == [key * 2 for key in ordered]
     assert [made.get(key) for key in ordered] == [key * 2 for key in ordered]
     assert made.updated({}) is made
@@ -141,19 +146,23 @@ class Same:
     def __init__(self, number: int) -> None:
         self.number = number
 
+    @override
     def __hash__(self) -> int:
         return 7
 
+    @override
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Same) and other.number == self.number
 
 
 fields = st.none() | st.integers(0, 3) | st.builds(Same, st.integers(0, 2))
-values = st.one_of(
-    st.builds(lambda zone: {"zone": zone}, fields),
+unhashable: dict[str, object] = {"zone": list[int]()}
+without: dict[str, object] = {}
+values: st.SearchStrategy[object] = st.one_of(
+    st.fixed_dictionaries({"zone": fields}),
     st.builds(Odd, fields),
-    st.just({"zone": []}),  # not hashable
-    st.just({}),
+    st.just(unhashable),
+    st.just(without),
     st.just(5),
 )
 
@@ -174,7 +183,7 @@ def test_an_index_that_moves_with_the_changes_equals_one_that_is_built(
             [(key, snapshot.entry(key), new)], revision=number, as_of=0, undecodable={}
         )
     moved = snapshot.index("zone")
-    built = CacheIndex.build("zone", snapshot.entries())
+    built = index_of("zone", snapshot.entries())
     assert set(moved) == set(built)
     for zone in built:
         assert moved[zone] == built[zone]
@@ -284,7 +293,8 @@ async def test_the_last_good_value_stays() -> None:
 
 async def test_a_codec_whose_end_is_ours() -> None:
     class Broken(InlineOffload):
-        async def run(self, fn: object, *args: object) -> object:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        @override
+        async def run(self, fn: Callable[..., T], *args: object) -> T:
             raise MemoryError
 
     source: Ledger[bytes] = Ledger()

@@ -17,6 +17,7 @@ from coord.core import Carrier
 from coord.store import resync
 from coord.store.heartbeat import Heartbeat, Pulse
 from coord.store.values import KeyValue
+from coord.store.watch import WatchFeed, WatchSpec
 from tests.sdk.test_failures import carriers, reached
 from tests.support.proxy import Proxy
 from tests.support.servers import coord_server_process
@@ -300,6 +301,26 @@ async def test_progress_on_demand(client: coord.Client, prefix: str) -> None:
         batch = await batch_of(watch)
         assert (batch.events, batch.revision >= elsewhere.revision) == ((), True)
         assert watch.revision >= elsewhere.revision
+
+
+@pytest.mark.parametrize(
+    ("covered", "revision", "believed"),
+    [(False, 9, False), (False, 10, False), (False, 11, True), (True, 10, True)],
+)
+async def test_progress_that_may_be_older_than_the_watch(
+    revision: int, *, covered: bool, believed: bool
+) -> None:
+    # The answer was asked for before this watch began, and overtaken by its confirmation at revision 10.
+    mux: Any = None
+    feed = WatchFeed(mux, WatchSpec(key=b"k", start_revision=5, progress_notify=True), 1)
+    feed.on_stream_progress(20)  # nobody watches for it yet
+    assert feed.next_revision == 5
+    feed.on_created(10, covered=covered)
+    feed.on_stream_progress(revision)
+    assert feed.next_revision == (revision + 1 if believed else 5)
+    feed.on_lost(1.0)
+    feed.on_stream_progress(20)
+    assert feed.next_revision < 20
 
 
 async def test_a_server_that_comes_back(tmp_path: Path) -> None:

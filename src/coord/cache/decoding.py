@@ -71,7 +71,7 @@ class Decoding(Generic[T]):
         news, undecodable = self._some(pairs, empty)
         entries = [entry for entry in news.values() if entry is not None]
         return CacheSnapshot(
-            SortedMap.of_sorted([entry.key for entry in entries], entries),
+            SortedMap([entry.key for entry in entries], entries),
             revision=source.revision,
             as_of=source.as_of,
             undecodable=undecodable,

@@ -33,12 +33,6 @@ class CacheIndex(Generic[T]):
         self._field = field
         self._buckets = buckets
 
-    @classmethod
-    def build(cls, field: str, entries: Iterable[Entry[T]]) -> CacheIndex[T]:
-        """Index ``entries``."""
-        empty: CacheIndex[T] = cls(field, SortedMap())
-        return empty.updated((entry.key, None, entry) for entry in entries)
-
     def updated(
         self, changes: Iterable[tuple[bytes, Entry[T] | None, Entry[T] | None]]
     ) -> CacheIndex[T]:
@@ -95,3 +89,10 @@ class CacheIndex(Generic[T]):
         """Iterate over the values that occur, each once, in no order."""
         for bucket in self._buckets.values():
             yield from bucket
+
+
+def index_of(field: str, entries: Iterable[Entry[T]]) -> CacheIndex[T]:
+    """Index ``entries`` by ``field``."""
+    nothing: SortedMap[int, dict[Hashable, SortedMap[bytes, Entry[T]]]] = SortedMap()
+    empty = CacheIndex(field, nothing)
+    return empty.updated((entry.key, None, entry) for entry in entries)

@@ -187,7 +187,7 @@ class Mirror:
         old = self.ledger.current
         if not self.ledger.is_ready:
             keys = [kv.key for kv in items]
-            entries: SortedMap[bytes, Entry[bytes]] = SortedMap.of_sorted(keys, items)
+            entries: SortedMap[bytes, Entry[bytes]] = SortedMap(keys, items)
             self.ledger.start(CacheSnapshot(entries, revision=revision, as_of=revision))
         elif revision >= old.revision:
             # A large range takes a while, in which leases have to be renewed.
@@ -288,7 +288,7 @@ def _compare_all(
         )
         keys.append(kv.key)
         values.append(known if same and known is not None else kv)
-    entries = SortedMap.of_sorted(keys, values)
+    entries = SortedMap(keys, values)
     return entries, old.differences(CacheSnapshot(entries, revision=old.revision, as_of=old.as_of))
 
 

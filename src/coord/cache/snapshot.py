@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from typing_extensions import override
 
-from coord.cache.index import CacheIndex
+from coord.cache.index import CacheIndex, index_of
 from coord.store.keys import FROM_KEY, prefix_range, to_bytes
 
 if TYPE_CHECKING:
@@ -172,10 +172,12 @@ class CacheSnapshot(Reads[T]):
     @override
     def index(self, field: str) -> CacheIndex[T]:
         """Return the entries by the value of ``field``."""
-        found = self._indexes.get(field)
-        if found is None:
-            found = self._indexes[field] = CacheIndex.build(field, self._entries.values())
-        return found
+        known = self._indexes.get(field)
+        if known is not None:
+            return known
+        made: CacheIndex[T] = index_of(field, self._entries.values())
+        self._indexes[field] = made
+        return made
 
     # For the cache.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-K = TypeVar("K", bytes, int)
+K = TypeVar("K")  # of one order: bytes or int
 V = TypeVar("V")
 
 _MAX = 512
@@ -33,23 +33,11 @@ class SortedMap(Generic[K, V]):
 
     __slots__ = ("_chunks", "_firsts", "_size")
 
-    def __init__(self) -> None:
-        self._chunks: list[_Chunk] = []
-        self._firsts: list[Any] = []  # the first key of each chunk
-        self._size = 0
-
-    @classmethod
-    def of_sorted(cls, keys: Sequence[K], values: Sequence[V]) -> SortedMap[K, V]:
-        """Build a map from keys in strictly rising order, and their values."""
-        return cls._of(_split(list(keys), list(values)))
-
-    @classmethod
-    def _of(cls, chunks: list[_Chunk]) -> SortedMap[K, V]:
-        made = cls()
-        made._chunks = chunks
-        made._firsts = [chunk.keys[0] for chunk in chunks]
-        made._size = sum(len(chunk.keys) for chunk in chunks)
-        return made
+    def __init__(self, keys: Sequence[K] = (), values: Sequence[V] = ()) -> None:
+        """Make a map of ``keys``, which rise strictly, and their values."""
+        self._chunks = _split(list(keys), list(values))
+        self._firsts: list[Any] = [chunk.keys[0] for chunk in self._chunks]
+        self._size = len(keys)
 
     def __len__(self) -> int:
         """Return the number of keys."""
@@ -79,8 +67,9 @@ class SortedMap(Generic[K, V]):
         if not changes:
             return self
         if not self._chunks:
-            present = sorted((key, value) for key, value in changes.items() if value is not None)
-            return self.of_sorted([key for key, _ in present], [value for _, value in present])
+            present = [(key, value) for key, value in changes.items() if value is not None]
+            present.sort(key=_first)
+            return SortedMap([key for key, _ in present], [value for _, value in present])
         by_chunk: dict[int, list[K]] = {}
         for key in changes:
             by_chunk.setdefault(max(0, bisect_right(self._firsts, key) - 1), []).append(key)
@@ -121,8 +110,12 @@ class SortedMap(Generic[K, V]):
             if before.get(key) is not value
         ]
         found += [(key, value, None) for key, value in before.items() if key not in after]
-        found.sort(key=lambda each: each[0])
+        found.sort(key=_first)
         return found
+
+
+def _first(item: tuple[Any, ...]) -> Any:  # noqa: ANN401 - a key
+    return item[0]
 
 
 def _split(keys: list[Any], values: list[Any]) -> list[_Chunk]:

@@ -89,19 +89,13 @@ class ViewCalls:
             raise InvalidArgument("give either prefix or key")
         if max_keys < 1 or max_bytes < 1:
             raise InvalidArgument("max_keys and max_bytes must be at least 1")
-        kind: type[Cache[Any]] = Cache
-        if prefix is not None:
-            start, end = prefix_range(prefix)
-        else:
-            kind, start, end = NodeCache, to_key(key or b""), b""
-        return kind(
-            self._mirrors,
-            start,
-            end,
-            codec=None if codec is None else as_codec(codec),
-            limits=Limits(max_keys=max_keys, max_bytes=max_bytes),
-            timeout=timeout,
-        )
+        chosen: Codec[Any] | None = None if codec is None else as_codec(codec)
+        limits = Limits(max_keys=max_keys, max_bytes=max_bytes)
+        if key is not None:
+            one = to_key(key)
+            return NodeCache(self._mirrors, one, b"", codec=chosen, limits=limits, timeout=timeout)
+        start, end = prefix_range(prefix or b"")
+        return Cache(self._mirrors, start, end, codec=chosen, limits=limits, timeout=timeout)
 
     def typed(self, codec: type[T] | Codec[T]) -> Typed[T]:
         """Return a view of this client in which values are objects: of a type, or what a codec makes of them.

@@ -45,7 +45,7 @@ def for_type(kind: type[T]) -> Codec[T]:
 
 def as_codec(given: type[T] | Codec[T]) -> Codec[T]:
     """Return ``given`` if it is a codec, else the one of that type. Raises :class:`coord.InvalidArgument`."""
-    kind: object = given
+    kind = cast("object", given)
     if isinstance(kind, type) or typing.get_origin(kind) is not None or kind is Any:
         return for_type(cast("type[T]", kind))
     for method in ("encode", "decode"):

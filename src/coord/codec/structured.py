@@ -252,10 +252,14 @@ def _array(
 
 
 def _record(items: list[Callable[[object], Any]]) -> Callable[[object], Any]:
+    wanted = f"an array of {len(items)}"
+
     def load(value: object) -> object:
-        if not isinstance(value, list) or len(cast("list[object]", value)) != len(items):
-            raise Misfit("", f"an array of {len(items)}", value)
+        if not isinstance(value, list):
+            raise Misfit("", wanted, value)
         members = cast("list[object]", value)
+        if len(members) != len(items):
+            raise Misfit("", wanted, members)
         return tuple(
             [
                 _inside(f"[{n}]", item, each)

@@ -102,5 +102,6 @@ class NodeCache(Cache[T]):
 
 def twin_of(portal: Portal, made: cache.Cache[T]) -> Cache[T]:
     """Return the twin of a cache of either kind."""
-    kind = NodeCache if isinstance(made, cache.NodeCache) else Cache
-    return kind(portal, made)
+    if isinstance(made, cache.NodeCache):
+        return NodeCache(portal, made)
+    return Cache(portal, made)
