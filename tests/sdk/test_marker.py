@@ -22,6 +22,7 @@ from tests.support.proxy import Proxy
 from tests.support.servers import ServerProcess, etcdctl
 
 RANGE = "/etcdserverpb.KV/Range"
+GRANT = "/etcdserverpb.Lease/LeaseGrant"
 
 
 @pytest.fixture(params=[*STORES, "memory"])
@@ -315,6 +316,20 @@ async def test_operations_share_a_lease_which_goes_with_the_client(
             assert all(key.startswith(MARKER_PREFIX) for key in keys)
         assert await other.count(prefix + "_coord/") == 0
         assert (await other.lease_time_to_live(lease)).remaining is None
+
+
+async def test_a_lease_in_doubt_leaves_no_doubt(inline: coord.Client) -> None:
+    faulty = make_faulty(inline)
+    faulty.path = GRANT
+    faulty.plan.extend([Fault.LOSE_REQUEST] * 1000)
+    with pytest.raises(coord.StmTimeout, match="no lease for an operation marker"):
+        await inline.stm(add, timeout=0.3)
+    assert TXN not in faulty.calls
+    assert await inline.count("") == 0
+    faulty.plan.clear()
+    faulty.plan.extend([Fault.LOSE_REPLY, Fault.LOSE_REQUEST])
+    assert (await inline.stm(add)).value == 1
+    assert len(leases(inline)) == 1
 
 
 async def test_the_lease_is_replaced_every_minute(inline: coord.Client) -> None:

@@ -136,7 +136,11 @@ class Markers:
         return Marked(applied=True, revision=found.create_revision)
 
     async def lease(self, *, timeout: float) -> int:
-        """Return the id of the shared lease, granting a fresh one every minute."""
+        """Return the id of the shared lease, granting a fresh one every minute.
+
+        Raises :class:`Unavailable` or :class:`CoordTimeout`, and refusals of the store; never that an outcome is in
+        doubt, since a lease too many matters to nobody.
+        """
         current = self._current
         if current is not None and self._clock.mono() < current.fresh_until:
             return current.lease_id
@@ -153,7 +157,10 @@ class Markers:
             if current is not None and self._clock.mono() < current.fresh_until:
                 return current.lease_id
             sent = self._clock.mono()
-            granted = await self._leases.grant(_TTL_S, timeout=timeout)
+            try:
+                granted = await self._leases.grant(_TTL_S, timeout=timeout)
+            except AmbiguousResult as error:
+                raise Unavailable(f"no lease for an operation marker: {error.reason}") from error
             if not self._granted:
                 self._at_close(self._revoke)
             # The ones before those have ended by themselves.
@@ -241,9 +248,10 @@ class _Attempt:
             if left <= 0:
                 raise self._unless_doubtful(last)
             try:
+                once = min(left, self._markers.request_timeout)
                 if not self._lease:
-                    self._lease = await self._markers.lease(timeout=left)
-                result = await self._send(min(left, self._markers.request_timeout))
+                    self._lease = await self._markers.lease(timeout=once)
+                result = await self._send(once)
             except AmbiguousResult as error:
                 self._doubt = error
             except (Unavailable, CoordTimeout) as error:
