@@ -24,6 +24,7 @@ class BreakingStream:
         self.send = inner.send
         self.half_close = inner.half_close
         self.cancel = inner.cancel
+        self.distrust = inner.distrust
 
     async def receive(self) -> bytes | None:
         message = await self._inner.receive()
