@@ -36,14 +36,14 @@ def test_time_stands_still(world: MemoryWorld) -> None:
     for number in range(20):
         client.put("k", str(number))
     assert world.clock.now == before
-    world.clock.advance(3600)
-    assert world.clock.now == before + 3600
+    world.clock.advance(120)
+    assert world.clock.now == before + 120
 
 
-async def test_a_session_lives_through_hours(world: MemoryWorld) -> None:
+async def test_a_session_lives_as_long_as_it_is_kept_alive(world: MemoryWorld) -> None:
     client = world.connect()
     async with client.session(ttl=10) as session:
-        world.clock.advance(7200)
+        world.clock.advance(600)
         session.check()
         assert await client.lease_time_to_live(session.lease_id) is not None
 
@@ -52,7 +52,7 @@ async def test_a_stopped_process_loses_its_lock(world: MemoryWorld) -> None:
     client = world.connect()
     with pytest.raises(coord.LockLost):
         async with client.mutex("m").hold():
-            world.clock.freeze(3600)
+            world.clock.freeze(120)
             async with asyncio.timeout(10):
                 await asyncio.Event().wait()
 
@@ -75,7 +75,8 @@ def test_a_wait_for_a_lock_ends_with_its_timeout(world: MemoryWorld) -> None:
     before = world.clock.now
     with a.mutex("m").hold(), world.clock.flying(), pytest.raises(coord.LockTimeout):
         b.mutex("m").acquire(timeout=600)
-    assert world.clock.now - before >= 600
+    # Its timers are sums of floats.
+    assert world.clock.now - before > 599.9
 
 
 def test_another_thread_may_advance(world: MemoryWorld) -> None:
