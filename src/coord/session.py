@@ -17,6 +17,7 @@ import contextlib
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, Self
 
+from coord._telemetry import SESSION, note_loss, note_renewal, observed_wait
 from coord.errors import (
     ClientClosed,
     CoordError,
@@ -212,7 +213,10 @@ class Session:
         if self._state is not SessionState.NEW:
             self.check()
             return self
-        await self._home.run(self._open(timeout))
+        opening = observed_wait(
+            SESSION, SESSION.wait, self.name, lambda: self._open(timeout), clock=self._clock
+        )
+        await self._home.run(opening)
         return self
 
     async def _open(self, timeout: float | None) -> None:
@@ -294,15 +298,21 @@ class Session:
         quarter = self.ttl / 4
         # Without a proof of life nothing is sent, but the proof may still come before the end.
         if self._is_alive():
+            note_renewal(None)
             self._home.background(
                 self._home.renewals.renew_elsewhere(self, timeout=quarter), name="session-hedge"
             )
         self._timers.append(asyncio.get_running_loop().call_later(quarter, self._hedge))
 
     def _suspect(self) -> None:
-        if self._test_deadline() and self.state is SessionState.SUSPENDED:
-            self._state = SessionState.SUSPENDED
-            self._tell(SessionState.SUSPENDED)
+        if not self._test_deadline():
+            return
+        if self.state is not SessionState.SUSPENDED:
+            # The timer was early by a rounding: look again.
+            self._timers.append(asyncio.get_running_loop().call_later(0.005, self._suspect))
+            return
+        self._state = SessionState.SUSPENDED
+        self._tell(SessionState.SUSPENDED)
 
     def _end_reached(self) -> None:
         self._test_deadline()
@@ -326,6 +336,7 @@ class Session:
         # revive a session that others may have seen dead.
         if not self._test_deadline():
             return
+        note_renewal(self._clock.mono() - sent_at if ttl > 0 else None)
         if ttl <= 0:
             self.expire("lease not found")
             return
@@ -377,6 +388,7 @@ class Session:
             return
         self._state = SessionState.EXPIRED
         self._leave()
+        note_loss(SESSION, reason)
         self.expired.set(reason)
         self._tell(SessionState.EXPIRED)
         if reason != "lease not found":

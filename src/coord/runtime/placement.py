@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import threading
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -112,19 +113,23 @@ class _Cancellable(Protocol):
 
 
 class _Call(Generic[T]):
-    """One coroutine on its way to the runtime loop; ``deliver`` gets its outcome, or None if the loop ended first."""
+    """One coroutine on its way to the runtime loop; ``deliver`` gets its outcome, or None if the loop ended first.
+
+    It runs there in the context of its caller, so that what it starts, such as spans, belongs to the caller.
+    """
 
     def __init__(
         self, coro: Coroutine[Any, Any, T], deliver: Callable[[asyncio.Task[T] | None], None]
     ) -> None:
         self._coro: Coroutine[Any, Any, T] | None = coro
         self._deliver = deliver
+        self._context = contextvars.copy_context()
         self._task: asyncio.Task[T] | None = None
 
     def __call__(self) -> None:
         coro, self._coro = self._coro, None
         if coro is not None:
-            self._task = start_task(coro)
+            self._task = start_task(coro, context=self._context)
             self._task.add_done_callback(self._deliver)
 
     def cancel(self) -> None:
