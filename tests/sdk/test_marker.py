@@ -324,7 +324,7 @@ async def test_a_lease_in_doubt_leaves_no_doubt(inline: coord.Client) -> None:
     faulty.plan.extend([Fault.LOSE_REQUEST] * 1000)
     with pytest.raises(coord.StmTimeout, match="no lease for an operation marker"):
         await inline.stm(add, timeout=0.3)
-    assert TXN not in faulty.calls
+    assert TXN not in faulty.paths
     assert await inline.count("") == 0
     faulty.plan.clear()
     faulty.plan.extend([Fault.LOSE_REPLY, Fault.LOSE_REQUEST])
