@@ -253,7 +253,7 @@ async def test_a_lost_answer_is_told_to_each(inline: coord.Client) -> None:
     told = [batch.put(str(n), "x") for n in range(6)]
     with pytest.raises(coord.BatchFailed, match="2 of 6"):
         await batch.flush()
-    assert faulty.calls.count(TXN) == 3
+    assert faulty.paths.count(TXN) == 3
     unknown = [each for each in told if each.error is not None]
     assert len(unknown) == 2
     for each in unknown:

@@ -298,3 +298,19 @@ async def test_a_forked_child_stays_in_the_namespace(endpoint: str, prefix: str)
         await client.put("k", "x")
         async with client.after_fork() as again:
             assert await again.get("k") is not None
+
+
+async def test_caches_and_batches(client_pair: Pair) -> None:
+    client, plain, space = client_pair
+    await client.put("jobs/1", "a")
+    async with client.cache(prefix="jobs/") as cache:
+        assert cache.snapshot().get("jobs/1") == b"a"
+        async with client.batch() as batch:
+            written = batch.put("jobs/2", "b")
+            batch.delete("jobs/1")
+        await plain.put("jobs/3", "outside")
+        await cache.wait_revision(written.result().revision, timeout=10)
+        assert dict(cache.snapshot().items()) == {b"jobs/2": b"b"}
+    stored = await plain.get(space + b"jobs/2")
+    assert stored is not None
+    assert stored.value == b"b"
