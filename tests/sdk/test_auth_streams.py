@@ -121,6 +121,24 @@ async def test_a_watch_on_a_stream_whose_token_has_ended(
 
 
 @carriers
+async def test_a_namespace_within_the_rights(
+    store: ServerProcess, transport: Carrier, prefix: str
+) -> None:
+    url = f"etcd://{{}}:{PASSWORD}@{store.endpoint}/{PREFIX}{prefix}"
+    async with (
+        somebody(store) as (admin, name),
+        coord.connect(url.format(name), transport=transport) as client,
+        client.watch("k") as early,
+    ):
+        await client.put("k", "1")
+        await end_tokens(admin, name)
+        # The question about the right to read is about the key as the store knows it.
+        assert await values(client.watch("k", start_revision=1), 1) == ["1"]
+        assert await values(early, 1) == ["1"]
+        assert await admin.get(f"{PREFIX}{prefix}k") is not None
+
+
+@carriers
 async def test_a_stream_that_is_turned_down_for_its_token(
     store: ServerProcess, transport: Carrier
 ) -> None:
