@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coord._telemetry import link_to_holder, note_cleanup, note_queue, wants_holder
 from coord.errors import (
     AmbiguousResult,
     CoordError,
@@ -33,7 +34,9 @@ from coord.waiter import Done, Watch, wait_until, while_valid
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import Literal
 
+    from coord._telemetry import Recipe
     from coord.coordination import Coordination
     from coord.local_line import LocalLine
     from coord.session import Session
@@ -69,6 +72,7 @@ class Contender:
         session: Session,
         name: bytes,
         *,
+        recipe: Recipe,
         lost_error: type[LostError],
         is_ours: Callable[[bytes], bool],
     ) -> None:
@@ -79,6 +83,7 @@ class Contender:
         lease = format(session.lease_id, "x").encode()
         self.key = self.prefix + lease
         self._gate = META_PREFIX + b"gate/" + lease + b"/" + name
+        self.recipe = recipe
         self._lost_error = lost_error
         self._is_ours = is_ours
         self.token = 0
@@ -112,7 +117,7 @@ class Contender:
 
         Raises :class:`SessionExpired`, :class:`SessionShared`, and refusals of the store.
         """
-        create = (
+        create: tuple[Op, ...] = (
             op.put(self.key, value, lease=self.session.lease_id),
             op.get_prefix(
                 self.prefix,
@@ -122,6 +127,10 @@ class Contender:
                 keys_only=True,
             ),
         )
+        asks_holder = wants_holder(self.recipe)
+        if asks_holder:
+            # The first in line with its value, in the same request.
+            create += (op.get_prefix(self.prefix, sort_by=SortBy.CREATE_REVISION, limit=1),)
         while self.token == 0:
             result = await self._create(create, (op.get(self.key), op.get(self._gate)))
             if result is None:
@@ -130,11 +139,18 @@ class Contender:
                 self.token = result.revision
                 others = [kv.key for kv in result.range(1).items if kv.key != self.key]
                 self._alone = not others
+                note_queue(self.recipe, result.range(1).count - 1)
                 if others:
+                    if asks_holder:
+                        self._tell_holder(result)
                     self.behind = others[0]
                     self._first = Watch((others[0], self.key), result.revision)
                 return
             self._adopt(result)
+
+    def _tell_holder(self, result: TxnResult) -> None:
+        for holder in result.range(2).items:
+            link_to_holder(self.recipe, holder.key, holder.create_revision, holder.value)
 
     def _adopt(self, result: TxnResult) -> None:
         found = result.range(0).items
@@ -169,6 +185,9 @@ class Contender:
             first = result.range(0).items
             if first:
                 if first[0].key != self.key or not self._is_ours(first[0].value):
+                    link_to_holder(
+                        self.recipe, first[0].key, first[0].create_revision, first[0].value
+                    )
                     return False
                 self.token = first[0].create_revision
                 self._alone = True
@@ -251,7 +270,7 @@ class Contender:
 
     async def leave(self) -> None:
         """Remove our entry, and fence off any copy of its create; repeated until done or the session has ended."""
-        await self._until_done(self._leave_once)
+        await self._until_done("release", self._leave_once)
 
     async def _leave_once(self) -> None:
         fence: tuple[Op, ...] = ()
@@ -288,7 +307,7 @@ class Contender:
     async def abandon(self) -> None:
         """Give the attempt up, whatever became of it; repeated until done or the session has ended."""
         if self._doubtful or self.token:
-            await self._until_done(self._abandon_once)
+            await self._until_done("abandon", self._abandon_once)
 
     async def _abandon_once(self) -> None:
         if self._doubtful and not self._home.may_fence:
@@ -308,16 +327,27 @@ class Contender:
         if self.token:
             await self._leave_once()
 
-    async def _until_done(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _until_done(
+        self, what: Literal["release", "abandon"], step: Callable[[], Awaitable[None]]
+    ) -> None:
+        done = False
+        try:
+            done = await self._repeated(step)
+        finally:
+            note_cleanup(self.recipe, what, done=done)
+
+    async def _repeated(self, step: Callable[[], Awaitable[None]]) -> bool:
+        """Repeat ``step`` until it is done; False when the end of the lease must do it."""
         while self.session.valid_for() > 0:
             try:
                 await step()
             except LeaseNotFound:
                 self.session.expire("lease not found")
-                return
+                return False
             except (Unavailable, AmbiguousResult, CoordTimeout):
                 await self._home.pause(_RETRY_LOW_S, _RETRY_HIGH_S)
             except (SessionError, CoordError):
-                return  # refused for good (rights, closed client): the lease's end removes the entry
+                return False  # refused for good (rights, closed client): the lease's end removes the entry
             else:
-                return
+                return True
+        return False

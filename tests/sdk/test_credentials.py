@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from opentelemetry import trace
 
 import coord
 import coord.sync
@@ -19,8 +18,8 @@ from coord.credentials import Credentials
 from coord.target import parse_target
 from tests.sdk.auth_stores import PASSWORD, USER, etcd_with_users
 from tests.sdk.conftest import CARRIERS
-from tests.sdk.test_telemetry import Recorder
 from tests.support.servers import ServerProcess, free_port
+from tests.support.telemetry import Listener, listening
 
 CANARY = "canary-7f3a"
 
@@ -29,6 +28,12 @@ CANARY = "canary-7f3a"
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("COORD_USER", "COORD_PASSWORD", "COORD_ENDPOINTS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    with listening() as made:
+        yield made
 
 
 def given(
@@ -198,12 +203,10 @@ async def test_nothing_that_can_be_seen_shows_a_secret(
     store: ServerProcess,
     transport: Carrier,
     kind: str,
-    monkeypatch: pytest.MonkeyPatch,
+    listener: Listener,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    recorder = Recorder()
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: recorder)
     caplog.set_level(logging.DEBUG)
     told: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
@@ -238,7 +241,7 @@ async def test_nothing_that_can_be_seen_shows_a_secret(
         seen += shown_by(lost)
     assert "Credentials" in seen
     seen += "".join(["".join(traceback.format_exception(e)) for e in errors])
-    seen += "".join([f"{s.name} {s.attributes}" for s in recorder.spans])
+    seen += "".join([span.to_json() for span in listener.spans])
     seen += repr(told) + caplog.text + "".join(capfd.readouterr())
-    assert recorder.spans
+    assert listener.spans
     assert [secret for secret in secrets if secret in seen] == []

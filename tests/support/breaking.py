@@ -10,6 +10,7 @@ from typing import Any
 import coord
 from coord.rpc import RpcError, StatusCode
 from coord.rpc.metadata import Metadata
+from coord.runtime import Address
 from coord.transport import Cancellable, MessageStream, Transport
 
 
@@ -53,6 +54,10 @@ class BreakingTransport:
     @property
     def endpoints(self) -> tuple[str, ...]:
         return self.inner.endpoints
+
+    @property
+    def current(self) -> Address | None:
+        return self.inner.current
 
     def _check(self) -> None:
         if self.is_down or self._chance.random() < self.odds:

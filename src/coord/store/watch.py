@@ -17,9 +17,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from contextvars import Context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from coord._telemetry import note_events
 from coord.errors import (
     ClientClosed,
     Compacted,
@@ -219,6 +221,7 @@ class WatchFeed:
             return
         if events:
             last = events[-1].revision
+            note_events(len(events), response.header.revision - last)
             self._deliver(WatchBatch(events=tuple(events), revision=last))
             self.next_revision = last + 1
             if self._buffered > _FEED_EVENTS:
@@ -381,8 +384,9 @@ class WatchMux:
         self._cancel(self._last_id)
 
     def _start(self, pause: float) -> None:
-        self._task = self._supervisor.spawn(self._run(pause), name="watch-stream")
-        self._task.add_done_callback(self._ended)
+        nobody_s = Context()  # it serves many
+        self._task = self._supervisor.spawn(self._run(pause), name="watch-stream", context=nobody_s)
+        self._task.add_done_callback(self._ended, context=nobody_s)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Start again if somebody still watches: whatever ended the task, silence is not an answer."""

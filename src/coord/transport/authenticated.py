@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from coord.credentials import Credentials
     from coord.rpc.metadata import Metadata
-    from coord.runtime import Env
+    from coord.runtime import Address, Env
     from coord.transport.base import Cancellable, MessageStream, Transport
 
 _RENEWALS = 3
@@ -120,6 +120,11 @@ class AuthenticatedTransport:
     def endpoints(self) -> tuple[str, ...]:
         """See :class:`coord.transport.Transport`."""
         return self.inner.endpoints
+
+    @property
+    def current(self) -> Address | None:
+        """See :class:`coord.transport.Transport`."""
+        return self.inner.current
 
     async def unary(
         self,

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from coord.rpc.metadata import Metadata
     from coord.rpc.status import RpcError
+    from coord.runtime import Address
 
 
 class Cancellable(Protocol):
@@ -62,6 +63,11 @@ class Transport(Protocol):
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The endpoints in use, for messages."""
+        ...
+
+    @property
+    def current(self) -> Address | None:
+        """Where calls go now, None without a connection; from any thread, for telemetry."""
         ...
 
     async def unary(

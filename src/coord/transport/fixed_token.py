@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from coord.rpc.metadata import Metadata
     from coord.rpc.status import RpcError
+    from coord.runtime import Address
     from coord.transport.base import Cancellable, MessageStream, Transport
 
 
@@ -28,6 +29,11 @@ class FixedTokenTransport:
     def endpoints(self) -> tuple[str, ...]:
         """See :class:`coord.transport.Transport`."""
         return self.inner.endpoints
+
+    @property
+    def current(self) -> Address | None:
+        """See :class:`coord.transport.Transport`."""
+        return self.inner.current
 
     async def unary(
         self,

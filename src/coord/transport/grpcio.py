@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
+from coord._telemetry import observed_stream
 from coord.errors import InvalidArgument
 from coord.rpc.status import RpcError, StatusCode
 from coord.runtime import Supervisor, UnixAddress, read_bytes
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coord.rpc.metadata import Metadata
-    from coord.runtime import Env
+    from coord.runtime import Address, Env
     from coord.target import Endpoint, TlsConfig
-    from coord.transport.base import Cancellable
+    from coord.transport.base import Cancellable, MessageStream
 
 _STAGGER_S = 0.25
 # How long another endpoint may take to answer before the one to avoid is taken nevertheless.
@@ -60,6 +61,7 @@ class _Peer:
 
     def __init__(self, endpoint: Endpoint, server_name: str | None) -> None:
         self.name = endpoint.text
+        self.address = endpoint.address
         self._endpoint = endpoint
         self._server_name = server_name
 
@@ -161,6 +163,11 @@ class GrpcioTransport:
         """See :class:`coord.transport.Transport`."""
         return tuple([peer.name for peer in self._peers])
 
+    @property
+    def current(self) -> Address | None:
+        """See :class:`coord.transport.Transport`; the one that comes first, since gRPC connects as it likes."""
+        return self._peers[self._first].address
+
     def start_unary(
         self,
         path: str,
@@ -226,11 +233,16 @@ class GrpcioTransport:
 
     async def open_stream(
         self, path: str, *, timeout: float, metadata: Metadata = (), avoid: str | None = None
-    ) -> GrpcioStream:
+    ) -> MessageStream:
         """See :class:`coord.transport.Transport`."""
         peer = await self._ready(timeout, avoid)
         opener: Any = peer.channel.stream_stream(path)  # pyright: ignore[reportUnknownVariableType]
-        return GrpcioStream(opener(metadata=metadata), peer.name, self._supervisor)
+        return observed_stream(
+            path,
+            metadata,
+            peer.address,
+            lambda sent: GrpcioStream(opener(metadata=sent), peer.name, self._supervisor),
+        )
 
     def suspect(self) -> None:
         """See :class:`coord.transport.Transport`."""

@@ -9,9 +9,11 @@ An endpoint that failed is left alone for a while that grows with every failure.
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from coord._telemetry import note_connection, observed_stream
 from coord.rpc.channel import Channel
 from coord.rpc.limits import CLIENT_LIMITS
 from coord.rpc.status import RpcError, StatusCode
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
 
     from coord.rpc.channel import ClientStream
     from coord.rpc.metadata import Metadata
-    from coord.runtime import Env
+    from coord.runtime import Address, Env
     from coord.target import Endpoint, TlsConfig
-    from coord.transport.base import Cancellable
+    from coord.transport.base import Cancellable, MessageStream
 
 _CONNECT_TIMEOUT_S = 3.0
 # How long the next endpoint waits for the one before it.
@@ -157,6 +159,12 @@ class NativeTransport:
         """See :class:`coord.transport.Transport`."""
         return tuple([peer.name for peer in self._peers])
 
+    @property
+    def current(self) -> Address | None:
+        """See :class:`coord.transport.Transport`."""
+        hot = self._hot
+        return None if hot is None else hot.address
+
     def start_unary(
         self,
         path: str,
@@ -213,7 +221,7 @@ class NativeTransport:
 
     async def open_stream(
         self, path: str, *, timeout: float, metadata: Metadata = (), avoid: str | None = None
-    ) -> NativeStream:
+    ) -> MessageStream:
         """See :class:`coord.transport.Transport`."""
         found: asyncio.Future[_Peer] = asyncio.get_running_loop().create_future()
 
@@ -233,7 +241,7 @@ class NativeTransport:
                 forget()
                 raise
             if peer.ready:  # it may have gone while this task waited for its turn
-                return NativeStream(_open(peer).open_stream(path, metadata=metadata), peer.name)
+                return _stream_on(peer, path, metadata)
             found = asyncio.get_running_loop().create_future()
 
     def suspect(self) -> None:
@@ -296,7 +304,7 @@ class NativeTransport:
             self._progress.set()
         else:
             self._connecting = True
-            self._supervisor.spawn(self._connect(), name="connect")
+            self._supervisor.spawn(self._connect(), name="connect", context=Context())
         return lambda: self._forget(waiter)
 
     def _forget(self, waiter: _Waiter) -> None:
@@ -380,6 +388,7 @@ class NativeTransport:
         if peer.channel is not None:  # told to go away, but still at work
             self._draining[peer.channel] = None
         peer.channel = channel
+        note_connection("opened", peer.endpoint.address)
         peer.since = self._env.clock.mono()
         peer.last_error = ""
         if self._hot is None or not self._hot.ready:
@@ -391,6 +400,7 @@ class NativeTransport:
 
     def _failed(self, peer: _Peer, error: RpcError) -> None:
         peer.last_error = error.message
+        note_connection("failed", peer.endpoint.address)
         self._back_off(peer, _BACKOFF_MAX_S)
         for waiter in self._waiters:
             waiter.note_failure(peer)
@@ -402,6 +412,7 @@ class NativeTransport:
 
     def _lost(self, peer: _Peer, channel: Channel, error: RpcError) -> None:
         """Take note of the end of a connection."""
+        note_connection("lost", peer.endpoint.address)
         self._draining.pop(channel, None)
         if peer.channel is not channel:  # it was told to go away, and another has taken its place
             return
@@ -430,6 +441,16 @@ def _open(peer: _Peer) -> Channel:
     if channel is None:
         raise RpcError(StatusCode.UNAVAILABLE, "the connection was lost", sent=False)
     return channel
+
+
+def _stream_on(peer: _Peer, path: str, metadata: Metadata) -> MessageStream:
+    channel = _open(peer)
+    return observed_stream(
+        path,
+        metadata,
+        channel.address,
+        lambda sent: NativeStream(channel.open_stream(path, metadata=sent), peer.name),
+    )
 
 
 def _nothing() -> None:

@@ -181,6 +181,11 @@ class DirectTransport:
         return tuple(str(address) for address in self._addresses)
 
     @property
+    def current(self) -> TcpAddress:
+        """See Transport."""
+        return self._addresses[self._place]
+
+    @property
     def endpoint(self) -> str:
         """The endpoint in use, or tried next."""
         return str(self._addresses[self._place])
