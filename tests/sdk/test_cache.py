@@ -315,8 +315,8 @@ async def test_too_much(client: coord.Client, prefix: str) -> None:
 
 
 async def test_pages(client: coord.Client, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # By keys, and by bytes where a page does not fit a message.
-    monkeypatch.setattr(reading, "PAGE_KEYS", 3)
+    monkeypatch.setattr(reading, "_FIRST_KEYS", 3)
+    monkeypatch.setattr(reading, "_MAX_KEYS", 2)
     for number in range(10):
         await client.put(f"{prefix}{number}", b"")
     async with client.cache(prefix=prefix) as view:

@@ -15,7 +15,11 @@ from coord import op
 from coord.cache import ledger as ledger_module
 from coord.cache.ledger import Ledger
 from coord.core import Carrier
+from coord.rpc.status import StatusCode
+from coord.store.reading import pages
+from coord.store.values import KeyValue
 from coord.testing.chaos import Cluster
+from coord.wire import rpc_pb2
 from tests.sdk.test_cache import told
 from tests.sdk.test_failures import carriers, reached
 from tests.sdk.test_watch_resync import lose_history
@@ -71,7 +75,7 @@ class Historian:
 
 
 @pytest.mark.parametrize("log", [3, 1000], ids=["slow", "fast"])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 async def test_the_view_equals_the_log_at_every_revision(
     seed: int, log: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +90,7 @@ async def test_the_view_equals_the_log_at_every_revision(
     monkeypatch.setattr(Ledger, "wake", note)
     chance = random.Random(seed)
     with_server = coord.connect("memory:", runtime="inline")
-    async with asyncio.timeout(100), with_server as client:
+    async with asyncio.timeout(60), with_server as client:
         # The writer goes another way than the cache, to the same server.
         writer = coord.Client(client._core)
         begin = (await client.put("elsewhere", "x")).revision
@@ -96,11 +100,14 @@ async def test_the_view_equals_the_log_at_every_revision(
         direct = client._core.caller.transport
         breaking = make_breaking(client, seed)
         client._core.caller.transport = breaking
-        async with client.cache(prefix="w/") as view:
+        watch = client.watch("w/", prefix=True, start_revision=begin + 1, resync=True)
+        async with watch, client.cache(prefix="w/") as view:
+            watched: Held = {}
+            watcher = asyncio.ensure_future(apply(watch, watched))
             followed = content(view.snapshot())
             changes = view.changes()
             reader = asyncio.ensure_future(follow(changes, followed))
-            for _ in range(120):
+            for _ in range(80):
                 breaking.is_down = chance.random() < 0.15
                 client._core.caller.transport = direct
                 await historian.write()
@@ -109,13 +116,20 @@ async def test_the_view_equals_the_log_at_every_revision(
                 client._core.caller.transport = breaking
                 for _ in range(chance.randrange(20)):
                     await asyncio.sleep(0)
+                if not breaking.is_down and chance.random() < 0.3:
+                    await view.wait_revision(historian.revision)
             breaking.is_down = False
             breaking.odds = 0.05
             assert await view.sync() == historian.revision
             assert content(view.snapshot()) == historian.states[historian.revision]
             while followed != content(view.snapshot()):
                 await asyncio.sleep(0)
+            while watched != content(view.snapshot()):
+                assert not watcher.done(), watcher
+                await asyncio.sleep(0)
+            assert watch.revision >= max([held[2] for held in watched.values()], default=0)
             reader.cancel()
+            watcher.cancel()
             client._core.caller.transport = direct
         writer._closed = True  # the core is the other's
     assert breaking.broken > 0
@@ -135,6 +149,20 @@ async def compact(client: coord.Client, revision: int) -> None:
         await client.compact(revision)
     except coord.Compacted:
         return
+
+
+async def apply(watch: coord.Watch, watched: Held) -> None:
+    """Apply what a watch tells, whether history or difference."""
+    revision = 0
+    async for batch in watch.batches():
+        for event in batch.events:
+            assert event.revision >= revision
+            revision = event.revision
+            if event.type is coord.EventType.DELETE:
+                del watched[event.key]
+            else:
+                kv = event.kv
+                watched[kv.key] = (kv.value, kv.create_revision, kv.mod_revision)
 
 
 async def follow(changes: Any, followed: Held) -> None:  # noqa: ANN401
@@ -268,19 +296,52 @@ async def test_a_hundred_thousand_keys(store: str, request: pytest.FixtureReques
             await client.delete_prefix("many/")
 
 
-@pytest.mark.parametrize("store", ["coord", "etcd"])
-async def test_a_page_too_large_for_a_message(store: str, request: pytest.FixtureRequest) -> None:
-    server = request.getfixturevalue(f"{store}_process")
-    async with coord.connect(server.endpoint) as client:
-        large = b"x" * 1_000_000
-        for number in range(80):
-            await client.put(f"large/{number:02}", large)
-        try:
-            async with client.cache(prefix="large/", timeout=60) as view:
-                assert len(view) == 80
-                assert {len(value) for _, value in view.items()} == {1_000_000}
-        finally:
-            await client.delete_prefix("large/")
+class Narrow:
+    """A store of one-byte pairs and of large ones, whose answers may hold ``fits`` bytes."""
+
+    def __init__(self, sizes: list[int], fits: int) -> None:
+        self._items = [
+            KeyValue(
+                key=b"%03d" % n, value=b"x" * size, create_revision=1, mod_revision=1, version=1
+            )
+            for n, size in enumerate(sizes)
+        ]
+        self._fits = fits
+        self.limits: list[int] = []
+
+    async def range(self, request: rpc_pb2.RangeRequest) -> coord.RangeResult:
+        self.limits.append(request.limit)
+        found = [kv for kv in self._items if kv.key >= request.key]
+        page = found[: request.limit]
+        if sum(len(kv.value) for kv in page) > self._fits:
+            raise coord.RequestRefused(StatusCode.RESOURCE_EXHAUSTED, "larger than the limit")
+        more = len(page) < len(found)
+        return coord.RangeResult(items=tuple(page), count=len(found), more=more, revision=7)
+
+
+async def read_all(store: Narrow) -> list[int]:
+    kv: Any = store
+    return [len(i.value) async for page in pages(kv, b"0", b"9") for i in page.items]
+
+
+async def test_pages_that_do_not_fit_a_message() -> None:
+    sizes = [1] * 300 + [1000] * 30 + [1] * 20
+    store = Narrow(sizes, 3000)
+    assert await read_all(store) == sizes
+    assert len(store.limits) > 10
+    hopeless = Narrow([1, 5000], 3000)
+    with pytest.raises(coord.RequestRefused, match="larger than the limit"):
+        await read_all(hopeless)
+    assert hopeless.limits[-1] == 1
+
+
+async def test_pages_are_as_large_as_their_pairs_allow() -> None:
+    store = Narrow([40_000] * 400, 1 << 40)
+    await read_all(store)
+    assert store.limits == [256, 104, 104]
+    store = Narrow([1] * 900, 1 << 40)
+    await read_all(store)
+    assert store.limits == [256, 4096]
 
 
 @pytest.mark.processes

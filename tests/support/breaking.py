@@ -17,10 +17,12 @@ from coord.transport import Cancellable, MessageStream, Transport
 class BreakingStream:
     """Breaks, or waits for a turn of the loop or several, as its chance says. What it swallowed is lost."""
 
-    def __init__(self, inner: MessageStream, chance: random.Random, odds: float) -> None:
+    def __init__(
+        self, inner: MessageStream, chance: random.Random, owner: BreakingTransport
+    ) -> None:
         self._inner = inner
         self._chance = chance
-        self._odds = odds
+        self._owner = owner
         self.endpoint = inner.endpoint
         self.send = inner.send
         self.half_close = inner.half_close
@@ -31,7 +33,8 @@ class BreakingStream:
         message = await self._inner.receive()
         for _ in range(self._chance.randrange(3)):
             await asyncio.sleep(0)
-        if self._chance.random() < self._odds:
+        if self._chance.random() < self._owner.odds:
+            self._owner.broken += 1
             self._inner.cancel()
             raise RpcError(StatusCode.UNAVAILABLE, "injected: broken", sent=True)
         return message
@@ -94,7 +97,7 @@ class BreakingTransport:
     ) -> MessageStream:
         self._check()
         stream = await self.inner.open_stream(path, timeout=timeout, metadata=metadata, avoid=avoid)
-        return BreakingStream(stream, self._chance, self.odds)
+        return BreakingStream(stream, self._chance, self)
 
     def suspect(self) -> None:
         self.inner.suspect()

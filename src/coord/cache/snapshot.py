@@ -32,7 +32,7 @@ class Reads(Generic[T]):
 
     @property
     def revision(self) -> int:
-        """The revision of the last change; this is what the store holds at that revision."""
+        """The revision of the last reading or change; this is what the store holds at that revision."""
         return self.snapshot().revision
 
     @property
@@ -131,7 +131,7 @@ class CacheSnapshot(Reads[T]):
     @property
     @override
     def revision(self) -> int:
-        """The revision of the last change; this is what the store holds at that revision."""
+        """The revision of the last reading or change; this is what the store holds at that revision."""
         return self._revision
 
     @property

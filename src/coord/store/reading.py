@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from coord.store.kv import KV
     from coord.store.values import RangeResult
 
-PAGE_KEYS = 1000
+# The first page tells how large the pairs are; the others are as many as fit a few megabytes.
+_FIRST_KEYS = 256
+_MAX_KEYS = 4096
+_PAGE_BYTES = 4 << 20
 _RETRY_MIN_S = 0.05
 _RETRY_MAX_S = 2.0
 
@@ -37,21 +40,23 @@ async def pages(
     """
     at = revision
     first = start
-    page = PAGE_KEYS
+    limit = _FIRST_KEYS
     while True:
-        request = range_request(first, end, limit=page, revision=at, keys_only=keys_only)
+        request = range_request(first, end, limit=limit, revision=at, keys_only=keys_only)
         try:
             result = await kv.range(request)
         except RequestRefused as error:
-            if error.code is not StatusCode.RESOURCE_EXHAUSTED or page == 1:
+            if error.code is not StatusCode.RESOURCE_EXHAUSTED or limit == 1:
                 raise
-            page = max(1, page // 4)
+            limit = max(1, limit // 4)
             continue
         at = at or result.revision
         yield result
         if not result.more or not result.items:
             return
         first = result.items[-1].key + b"\0"
+        size_bytes = sum([len(kv.key) + len(kv.value) for kv in result.items])
+        limit = max(1, min(_MAX_KEYS, _PAGE_BYTES * len(result.items) // max(1, size_bytes)))
 
 
 class Patience:
