@@ -66,7 +66,7 @@ proto: $(VENV)/.dev ## Regenerate descriptors and stubs from the .proto files.
 	$(PY) tools/proto.py
 
 docs: $(VENV)/.dev ## Build the documentation site into site/.
-	$(BIN)/zensical build --clean --strict
+	$(PY) -m tools.site
 
 dist: $(VENV)/.dev ## Wheel and source distribution into dist/.
 	rm -rf dist

@@ -2,6 +2,9 @@
 
 Names are loaded when they are first used: the server and the protocol rooms live in the same package, and a process
 that needs only those does not pay for the client.
+
+PYTEST_DONT_REWRITE: pytest rewrites the assertions of every package that comes with a plugin, as ours does, and warns
+where a program has imported one before.
 """
 
 from __future__ import annotations
@@ -12,16 +15,30 @@ from typing import TYPE_CHECKING
 from coord._version import __version__
 
 if TYPE_CHECKING:
-    from coord import compare, op
+    from coord import codec, compare, op
+    from coord.auth import Auth
+    from coord.cache import (
+        Cache,
+        CacheBatch,
+        CacheChange,
+        CacheIndex,
+        CacheSnapshot,
+        NodeCache,
+    )
     from coord.client import Client, Connecting, connect
+    from coord.codec import Codec, Entry, TypedKeyValue
     from coord.election import Election, Leader, Term
     from coord.errors import (
         AmbiguousResult,
+        BatchFailed,
+        CacheOverflow,
+        CacheTimeout,
         CampaignTimeout,
         ClientClosed,
         Compacted,
         CoordError,
         CoordTimeout,
+        DecodeError,
         ForkedError,
         FutureRevision,
         InvalidArgument,
@@ -36,22 +53,36 @@ if TYPE_CHECKING:
         NameConflict,
         NoLeader,
         NoSpace,
+        NotGranted,
         NotHeld,
         PermissionDenied,
         ProtocolError,
         RequestRefused,
+        RoleExists,
+        RoleNotFound,
         SessionClosed,
         SessionError,
         SessionExpired,
         SessionShared,
+        StmConflict,
+        StmTimeout,
         TooLarge,
+        TxnTooLarge,
         Unavailable,
+        UpdateConflict,
+        UserExists,
+        UserNotFound,
     )
     from coord.grants import Grant, Hold
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.session import Session, SessionState
+    from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
+    from coord.store.batch import Batch, Pending
+    from coord.store.comparing import Compare, Operand
     from coord.store.kv import SortBy
-    from coord.store.txn import Compare, Op, Operand, Txn, TxnResult
+    from coord.store.stm import StmResult
+    from coord.store.stm_txn import StmTxn
+    from coord.store.txn import Op, Txn, TxnResult
     from coord.store.values import (
         DeleteResult,
         EventType,
@@ -67,18 +98,39 @@ if TYPE_CHECKING:
         WatchFilter,
     )
     from coord.target import TlsConfig
+    from coord.typed import (
+        Typed,
+        TypedRangeResult,
+        TypedWatch,
+        TypedWatchBatch,
+        TypedWatchEvent,
+    )
     from coord.watching import Watch
 
 _HOMES = {
+    "coord.cache": (
+        "Cache",
+        "CacheBatch",
+        "CacheChange",
+        "CacheIndex",
+        "CacheSnapshot",
+        "NodeCache",
+    ),
+    "coord.auth": ("Auth",),
     "coord.client": ("Client", "Connecting", "connect"),
+    "coord.codec": ("Codec", "Entry", "TypedKeyValue"),
     "coord.election": ("Election", "Leader", "Term"),
     "coord.errors": (
         "AmbiguousResult",
+        "BatchFailed",
+        "CacheOverflow",
+        "CacheTimeout",
         "CampaignTimeout",
         "ClientClosed",
         "Compacted",
         "CoordError",
         "CoordTimeout",
+        "DecodeError",
         "ForkedError",
         "FutureRevision",
         "InvalidArgument",
@@ -93,22 +145,36 @@ _HOMES = {
         "NameConflict",
         "NoLeader",
         "NoSpace",
+        "NotGranted",
         "NotHeld",
         "PermissionDenied",
         "ProtocolError",
         "RequestRefused",
+        "RoleExists",
+        "RoleNotFound",
         "SessionClosed",
         "SessionError",
         "SessionExpired",
         "SessionShared",
+        "StmConflict",
+        "StmTimeout",
         "TooLarge",
+        "TxnTooLarge",
         "Unavailable",
+        "UpdateConflict",
+        "UserExists",
+        "UserNotFound",
     ),
     "coord.grants": ("Grant", "Hold"),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.session": ("Session", "SessionState"),
+    "coord.store.batch": ("Batch", "Pending"),
+    "coord.store.comparing": ("Compare", "Operand"),
+    "coord.store.auth": ("Access", "AuthStatus", "Permission", "RoleInfo", "UserInfo"),
     "coord.store.kv": ("SortBy",),
-    "coord.store.txn": ("Compare", "Op", "Operand", "Txn", "TxnResult"),
+    "coord.store.stm": ("StmResult",),
+    "coord.store.stm_txn": ("StmTxn",),
+    "coord.store.txn": ("Op", "Txn", "TxnResult"),
     "coord.store.values": (
         "DeleteResult",
         "EventType",
@@ -124,23 +190,45 @@ _HOMES = {
         "WatchFilter",
     ),
     "coord.target": ("TlsConfig",),
+    "coord.typed": (
+        "Typed",
+        "TypedRangeResult",
+        "TypedWatch",
+        "TypedWatchBatch",
+        "TypedWatchEvent",
+    ),
     "coord.watching": ("Watch",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_SUBMODULES = frozenset({"compare", "op"})
+_SUBMODULES = frozenset({"codec", "compare", "op"})
 
 __all__ = [
+    "Access",
     "AmbiguousResult",
+    "Auth",
+    "AuthStatus",
+    "Batch",
+    "BatchFailed",
+    "Cache",
+    "CacheBatch",
+    "CacheChange",
+    "CacheIndex",
+    "CacheOverflow",
+    "CacheSnapshot",
+    "CacheTimeout",
     "CampaignTimeout",
     "Client",
     "ClientClosed",
+    "Codec",
     "Compacted",
     "Compare",
     "Connecting",
     "CoordError",
     "CoordTimeout",
+    "DecodeError",
     "DeleteResult",
     "Election",
+    "Entry",
     "EventType",
     "ForkedError",
     "FutureRevision",
@@ -167,14 +255,21 @@ __all__ = [
     "NameConflict",
     "NoLeader",
     "NoSpace",
+    "NodeCache",
+    "NotGranted",
     "NotHeld",
     "Op",
     "Operand",
+    "Pending",
+    "Permission",
     "PermissionDenied",
     "ProtocolError",
     "PutResult",
     "RangeResult",
     "RequestRefused",
+    "RoleExists",
+    "RoleInfo",
+    "RoleNotFound",
     "Session",
     "SessionClosed",
     "SessionError",
@@ -182,17 +277,33 @@ __all__ = [
     "SessionShared",
     "SessionState",
     "SortBy",
+    "StmConflict",
+    "StmResult",
+    "StmTimeout",
+    "StmTxn",
     "Term",
     "TlsConfig",
     "TooLarge",
     "Txn",
     "TxnResult",
+    "TxnTooLarge",
+    "Typed",
+    "TypedKeyValue",
+    "TypedRangeResult",
+    "TypedWatch",
+    "TypedWatchBatch",
+    "TypedWatchEvent",
     "Unavailable",
+    "UpdateConflict",
+    "UserExists",
+    "UserInfo",
+    "UserNotFound",
     "Watch",
     "WatchBatch",
     "WatchEvent",
     "WatchFilter",
     "__version__",
+    "codec",
     "compare",
     "connect",
     "op",

@@ -11,15 +11,20 @@ from coord.errors import InvalidArgument
 from coord.runtime import RealOffload, Supervisor, finish, start_task
 from coord.store.admin import Admin
 from coord.store.caller import Caller
+from coord.store.keyspace import Keyspace
 from coord.store.kv import KV
 from coord.store.lease import Leases
+from coord.store.marker import Markers
 from coord.store.txn import TxnRunner
+from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
 from coord.store.watch import WatchMux
 from coord.target import Opened, Target, TargetKind
+from coord.transport.taps import tapped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from coord.credentials import Credentials
     from coord.runtime import Env, Runtime
     from coord.transport import Transport
 
@@ -39,13 +44,17 @@ class Options:
     request_timeout: float = DEFAULT_REQUEST_TIMEOUT_S
     placement: Placement = "thread"
     carrier: Carrier = "native"
+    credentials: Credentials | None = None
     name: str = "coord"
+    debug: bool = False
+    namespace: bytes = b""
+    max_txn_ops: int = DEFAULT_MAX_TXN_OPS
 
 
 class Core:
     """What a client is made of. Everything here belongs to the runtime's loop, unless it says otherwise.
 
-    ``kv``, ``txn``, ``leases``, ``admin`` and ``caller`` keep no state and may be used from any loop: what they send
+    ``kv``, ``txn``, ``leases``, ``admin``, ``markers`` and ``caller`` may be used from any loop: what they send
     crosses over to the runtime's.
     ``closing`` is set as soon as the client begins to close; ``closed`` when nothing is left.
     """
@@ -63,13 +72,25 @@ class Core:
         self._gone = asyncio.Event()
         self.supervisor = Supervisor(self._note_failure)
         self.caller = Caller(transport, runtime, request_timeout=options.request_timeout)
-        self.kv = KV(self.caller)
-        self.txn = TxnRunner(self.caller)
-        self.leases = Leases(self.caller)
+        self.keyspace = keyspace = Keyspace(options.namespace)
+        self.kv = KV(self.caller, keyspace)
+        self.txn = TxnRunner(self.caller, keyspace, options.max_txn_ops)
+        self.leases = Leases(self.caller, keyspace)
         self.admin = Admin(self.caller)
         # A member that has lost its leader ends the stream, instead of leaving us with a stale view.
         self.watches = WatchMux(
-            transport, self.env, self.supervisor, metadata=(("hasleader", "true"),)
+            transport,
+            self.env,
+            self.supervisor,
+            metadata=(("hasleader", "true"),),
+            keyspace=keyspace,
+        )
+        self.markers = Markers(
+            runtime,
+            self.txn,
+            self.leases,
+            request_timeout=options.request_timeout,
+            at_close=self.at_close,
         )
         self._opened = opened
         self._farewells: dict[int, Callable[[], Awaitable[None]]] = {}
@@ -90,7 +111,9 @@ class Core:
             env = replace(env, net=opened.net)
             target = Target(kind=TargetKind.ENDPOINTS, endpoints=opened.endpoints)
         try:
-            transport = _make_transport(options.carrier, target, env)
+            transport = tapped(options.name, _make_transport(options.carrier, target, env))
+            if options.credentials is not None:
+                transport = _authenticated(transport, options.credentials, env)
         except BaseException:
             if opened is not None:
                 await opened.close()
@@ -172,3 +195,14 @@ def _make_transport(carrier: Carrier, target: Target, env: Env) -> Transport:
             return GrpcioTransport(target.endpoints, env, tls=target.tls)
         case _:  # pyright: ignore[reportUnnecessaryComparison] - callers without a type checker
             raise InvalidArgument(f"transport must be 'native' or 'grpcio', not {carrier!r}")  # pyright: ignore[reportUnreachable]
+
+
+def _authenticated(transport: Transport, credentials: Credentials, env: Env) -> Transport:
+    """Put who the client is around ``transport``. Loaded, and in the way, for those with credentials only."""
+    if credentials.token is not None:
+        from coord.transport.fixed_token import FixedTokenTransport
+
+        return FixedTokenTransport(transport, credentials.token)
+    from coord.transport.authenticated import AuthenticatedTransport
+
+    return AuthenticatedTransport(transport, env, credentials)

@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from coord._telemetry import ELECTION, observed_wait
 from coord.contender import Contender, check_name
 from coord.errors import (
     CampaignTimeout,
@@ -104,7 +105,8 @@ class Election:
         self, home: Coordination, name: str | bytes, *, session: Session | None = None
     ) -> None:
         self._home = home
-        self.name = check_name(name)
+        self.name = home.claim(check_name(name))
+        """The name, as it stands in the store."""
         self._text = self.name.decode(errors="backslashreplace")
         self._prefix = self.name + b"/"
         self._session = session
@@ -120,7 +122,14 @@ class Election:
         raw = to_bytes(value, "value")
         if timeout is not None and timeout < 0:
             raise InvalidArgument(f"timeout must be None or at least 0 seconds, not {timeout}")
-        return await self._home.run(self._campaign(raw, timeout), discard=Term.discard)
+        waiting = observed_wait(
+            ELECTION,
+            ELECTION.wait,
+            self._text,
+            lambda: self._campaign(raw, timeout),
+            clock=self._home.env.clock,
+        )
+        return await self._home.run(waiting, discard=Term.discard)
 
     def lead(
         self,
@@ -146,6 +155,7 @@ class Election:
                     self._home,
                     session,
                     self.name,
+                    recipe=ELECTION,
                     lost_error=LeadershipLost,
                     is_ours=lambda _: True,
                 )

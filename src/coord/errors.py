@@ -119,12 +119,39 @@ class KeyNotFound(RequestRefused):
     """The request needs a key that does not exist."""
 
 
+class UserExists(RequestRefused):
+    """There is a user of this name already."""
+
+
+class UserNotFound(RequestRefused):
+    """There is no user of this name."""
+
+
+class RoleExists(RequestRefused):
+    """There is a role of this name already."""
+
+
+class RoleNotFound(RequestRefused):
+    """There is no role of this name."""
+
+
+class NotGranted(RequestRefused):
+    """The user does not have the role, or the role not the permission, that was to be taken away."""
+
+
 class NoSpace(RequestRefused):
     """The store is over its quota; deletes, compaction and reads still work."""
 
 
 class TooLarge(RequestRefused):
     """The request, or its answer, is larger than the limit."""
+
+
+class TxnTooLarge(TooLarge):
+    """A transaction has more comparisons, or more operations in one branch, than are allowed; nothing was sent.
+
+    Allowed are the client's ``max_txn_ops``, or what the server says when that is less.
+    """
 
 
 class ProtocolError(CoordError):
@@ -239,6 +266,47 @@ class CampaignTimeout(CoordTimeout):
     """Leadership was not won in time; the candidacy is withdrawn."""
 
 
+class CacheTimeout(CoordTimeout):
+    """A cache was not complete, or not as new as asked for, in time. Nothing is left of a start that timed out."""
+
+
+class CacheOverflow(CoordError):
+    """The range of a cache holds more than it may: more than ``limit`` ``unit``, which are keys or bytes.
+
+    The cache has ended; what it held is given up, since it would be incomplete.
+    """
+
+    def __init__(self, what: str, *, limit: int, unit: str) -> None:
+        self.what = what
+        self.limit = limit
+        self.unit = unit
+        super().__init__(f"the cache of {what} would hold more than {limit} {unit}")
+
+
+class DecodeError(CoordError, ValueError):
+    """A value is no ``type_name``. ``key`` is where it stands, if known; ``reason`` what is wrong with it."""
+
+    def __init__(self, type_name: str, reason: str, *, key: bytes | None = None) -> None:
+        self.type_name = type_name
+        self.reason = reason
+        self.key = key
+        where = "the value" if key is None else f"the value of {key!r}"
+        super().__init__(f"{where} is no {type_name}: {reason}")
+
+    def at(self, key: bytes) -> DecodeError:
+        """Return the same error with the key."""
+        return DecodeError(self.type_name, self.reason, key=key)
+
+
+class UpdateConflict(CoordError):
+    """Others changed the key each time between reading and writing it; nothing was written."""
+
+    def __init__(self, key: bytes, attempts: int) -> None:
+        self.key = key
+        self.attempts = attempts
+        super().__init__(f"{key!r} was changed by others during each of {attempts} updates")
+
+
 class NoLeader(CoordError):
     """The election has no leader right now."""
 
@@ -247,14 +315,60 @@ class NoLeader(CoordError):
         super().__init__(f"election {name!r} has no leader")
 
 
+class BatchFailed(CoordError):
+    """Some operations of a batch failed; the others took place.
+
+    ``sent`` is the number of operations, ``errors`` the key and the error of each one that failed.
+    """
+
+    def __init__(self, sent: int, errors: tuple[tuple[bytes, CoordError], ...]) -> None:
+        self.sent = sent
+        self.errors = errors
+        key, first = errors[0]
+        super().__init__(
+            f"{len(errors)} of {sent} operations failed, the first on"
+            f" {key.decode(errors='backslashreplace')!r}: {first}"
+        )
+
+
+class StmConflict(CoordError):
+    """An optimistic transaction lost against others in every attempt; nothing was written.
+
+    ``attempts`` is their number; ``hottest`` the keys that changed most often meanwhile, each with how often.
+    """
+
+    def __init__(self, attempts: int, hottest: tuple[tuple[bytes, int], ...]) -> None:
+        self.attempts = attempts
+        self.hottest = hottest
+        named = ", ".join(
+            f"{key.decode(errors='backslashreplace')!r} ({count} times)" for key, count in hottest
+        )
+        super().__init__(
+            f"the transaction conflicted with others in all of {attempts} attempts"
+            + (f"; what changed most: {named}" if named else "")
+        )
+
+
+class StmTimeout(CoordTimeout):
+    """An optimistic transaction was not committed in time; nothing was written."""
+
+
 _BY_TEXT: dict[str, type[RequestRefused]] = {
     "etcdserver: mvcc: required revision is a future revision": FutureRevision,
     "etcdserver: requested lease not found": LeaseNotFound,
     "etcdserver: lease already exists": LeaseExists,
     "etcdserver: key not found": KeyNotFound,
+    "etcdserver: user name already exists": UserExists,
+    "etcdserver: user name not found": UserNotFound,
+    "etcdserver: role name already exists": RoleExists,
+    "etcdserver: role name not found": RoleNotFound,
+    "etcdserver: role is not granted to the user": NotGranted,
+    "etcdserver: permission is not granted to the role": NotGranted,
     "etcdserver: mvcc: database space exceeded": NoSpace,
     "etcdserver: request is too large": TooLarge,
+    "etcdserver: too many operations in txn request": TxnTooLarge,
 }
+_LARGER = "message larger than max"  # gRPC's own limit, which lies above the server's
 _COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 # Texts that arrive with UNKNOWN or UNAVAILABLE although the server says that nothing was done.
 _NOT_APPLIED = frozenset(
@@ -273,6 +387,11 @@ _DENIED_TEXT = frozenset(
         "etcdserver: user name is empty",
         "etcdserver: authentication failed, invalid user ID or password",
         "etcdserver: revision of auth store is old",
+        # etcd 3.4 in its Maintenance service, with code UNKNOWN.
+        "auth: permission denied",
+        "auth: user name is empty",
+        "auth: invalid auth token",
+        "auth: revision in header is old",
     }
 )
 # Codes after which a write that was sent may still have been applied.
@@ -307,6 +426,8 @@ def from_status(
     known = _BY_TEXT.get(message)
     if known is not None:
         return known(code, message)
+    if code is StatusCode.RESOURCE_EXHAUSTED and _LARGER in message:
+        return TooLarge(code, message)
     if code in _DENIED or message in _DENIED_TEXT:
         return PermissionDenied(message)
     if writes and is_unknown_outcome(error):

@@ -1,7 +1,9 @@
 """Operations, for ``then()`` and ``otherwise()`` of a transaction.
 
-op.put("k", "v", lease=lease.id)
-op.get_prefix("jobs/", limit=1)
+    op.put("k", "v", lease=session.lease_id)
+    op.get_prefix("jobs/", limit=1)
+
+The result of the transaction holds an answer for each, in the same order.
 """
 
 from coord.store.txn import op as _op

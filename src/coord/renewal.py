@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
 
 from coord.rpc.status import RpcError
@@ -82,8 +83,11 @@ class _RenewalStream:
             self._stream.cancel()
 
     def _start(self, pause: float) -> None:
-        self._task = self._supervisor.spawn(self._run(pause), name="lease-renewals")
-        self._task.add_done_callback(self._ended)
+        nobody_s = Context()  # it serves many
+        self._task = self._supervisor.spawn(
+            self._run(pause), name="lease-renewals", context=nobody_s
+        )
+        self._task.add_done_callback(self._ended, context=nobody_s)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Start again if there is still something to renew: whatever ended the task, silence is not an answer."""

@@ -8,10 +8,10 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from coord._telemetry import tracer, watch_span
+from coord._telemetry import watch_span
 from coord.errors import ClientClosed, CoordError, CoordTimeout, InvalidArgument
 from coord.store.kv import range_request
-from coord.store.watch import WatchFeed, WatchSpec
+from coord.store.resync import ResyncFeed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from coord.core import Core
     from coord.store.values import WatchBatch, WatchEvent
+    from coord.store.watch import WatchFeed, WatchSpec
 
 
 class Watch:
@@ -38,14 +39,17 @@ class Watch:
     One task at a time may read.
     """
 
-    def __init__(self, core: Core, spec: WatchSpec) -> None:
+    def __init__(self, core: Core, spec: WatchSpec, *, resync: bool = False) -> None:
         self._core = core
         self._spec = spec
-        self._feed: WatchFeed | None = None
+        self._resync = resync
+        self._feed: WatchFeed | ResyncFeed | None = None
+        self._revision = max(0, spec.start_revision - 1)
         self._position = 0
         self._batches: deque[WatchBatch] = deque()
         self._events: deque[WatchEvent] = deque()
         self._reading = False
+        self._reading_at = 0
         self._closed = False
         self._span: Span | None = None
 
@@ -66,6 +70,26 @@ class Watch:
     ) -> None:
         """Close the watch."""
         self.close()
+
+    @property
+    def revision(self) -> int:
+        """The revision up to which everything has been read; 0 before a watch from "now" was entered.
+
+        A new watch from ``revision + 1`` continues this one.
+        Moves on with progress notifications too, whether they were asked for or not.
+        """
+        feed = self._feed
+        if feed is not None and not self._batches and not self._events:
+            reached = feed.reached(self._position)
+            if reached is not None and reached > self._revision:
+                self._revision = reached
+        return self._revision
+
+    @property
+    def lag(self) -> int:
+        """How many revisions of the store lie between what was read and the newest one that this watch knows of."""
+        feed = self._feed
+        return 0 if feed is None else max(0, feed.store_revision - self.revision)
 
     def close(self) -> None:
         """End the watch, without waiting. Safe to call twice, from any thread."""
@@ -92,14 +116,22 @@ class Watch:
         while not self._events:
             batch = await self._next_batch()
             self._events.extend(batch.events)
-        return self._events.popleft()
+            self._reading_at = batch.revision
+        event = self._events.popleft()
+        # A revision has been read when its last event has.
+        self._revision = max(
+            self._revision, event.revision - 1 if self._events else self._reading_at
+        )
+        return event
 
     async def batches(self) -> AsyncIterator[WatchBatch]:
         """Iterate over batches: all events of one or more whole revisions; without events, a progress notification."""
         while True:
             if self._events:
                 raise InvalidArgument("events of the last batch are still unread: read either way")
-            yield await self._next_batch()
+            batch = await self._next_batch()
+            self._revision = max(self._revision, batch.revision)
+            yield batch
 
     async def _next_batch(self) -> WatchBatch:
         if self._closed:
@@ -121,27 +153,33 @@ class Watch:
         self._position = position
         self._batches.extend(batches)
 
-    async def _open(self) -> WatchFeed:
+    async def _open(self) -> WatchFeed | ResyncFeed:
         if self._closed:
             raise ClientClosed("the watch")
         if self._feed is None:
-            active = tracer()
-            if active is not None and self._span is None:
-                self._span = watch_span(active, self._spec.key, self._spec.end)
-            self._feed = await self._core.runtime.run(self._start(), discard=WatchFeed.close)
+            if self._span is None:
+                self._span = watch_span(self._spec.key, self._spec.end)
+            self._feed = await self._core.runtime.run(self._start(), discard=_close)
         return self._feed
 
-    async def _start(self) -> WatchFeed:
+    async def _start(self) -> WatchFeed | ResyncFeed:
         """Open the feed, on the runtime's loop.
 
         "Now" is the revision of a read made here: what the server calls now may lie a little earlier or later than
         the answer that tells it, and would be lost or repeated after a broken connection (spec core 3.5).
         """
-        spec = self._spec
-        if spec.start_revision:
-            return self._core.watches.open(spec)
-        now = await self._core.kv.range(range_request(spec.key, b"", keys_only=True))
-        feed = self._core.watches.open(replace(spec, start_revision=now.revision + 1))
+        spec, core = self._spec, self._core
+        feed: WatchFeed | ResyncFeed
+        if self._resync:
+            feed = ResyncFeed(core.watches, core.kv, core.env, spec)
+            await feed.open()
+            if spec.start_revision:
+                return feed
+        elif spec.start_revision:
+            return core.watches.open(spec)
+        else:
+            now = await core.kv.range(range_request(spec.key, b"", keys_only=True))
+            feed = core.watches.open(replace(spec, start_revision=now.revision + 1))
         limit = self._core.caller.request_timeout
         try:
             async with asyncio.timeout(limit):
@@ -153,3 +191,7 @@ class Watch:
             feed.close()
             raise
         return feed
+
+
+def _close(feed: WatchFeed | ResyncFeed) -> None:
+    feed.close()

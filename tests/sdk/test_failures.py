@@ -11,6 +11,7 @@ import pytest
 import coord
 from coord import compare, op
 from coord.core import Carrier
+from coord.store.watch import WatchFeed
 from coord.transport import native
 from tests.sdk.conftest import CARRIERS
 from tests.support.proxy import Proxy
@@ -262,7 +263,7 @@ async def test_a_slow_reader_is_parked_and_catches_up(endpoint: str, prefix: str
             await writer.put(prefix + "sign", "x")
             assert (await anext(other)).value == b"x"  # the stream is not held up
             feed = slow._feed
-            assert feed is not None
+            assert isinstance(feed, WatchFeed)
 
             async def parked() -> bool:
                 return feed.parked

@@ -11,6 +11,7 @@ import pytest
 import coord
 from coord.core import Carrier, Placement
 from coord.errors import CoordError
+from coord.store.watch import WatchFeed
 from tests.sdk.conftest import CARRIERS
 from tests.support.proxy import Proxy
 from tests.support.servers import free_port
@@ -232,7 +233,7 @@ async def test_a_blocked_loop_does_not_stop_the_client(endpoint: str, prefix: st
     ):
         # The reader's loop stands still while events arrive at the runtime's.
         feed = watch._feed
-        assert feed is not None
+        assert isinstance(feed, WatchFeed)
         arrived = threading.Event()
         deliver = feed._deliver
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from google.protobuf.message import Message
 
 import coord
+from coord.cli.namespaced import enter, leave
 from coord.cli.output import Printer
 from coord.errors import Unavailable, from_status
 from coord.rpc.status import RpcError
@@ -40,7 +41,13 @@ class Store:
         self, rpc: Rpc[Req, Resp], request: Req, *, repeat: Repeat = Repeat.READ
     ) -> Resp:
         """Make one call and return the whole response. Raises the errors of :mod:`coord.errors`."""
-        return await self.core.caller.call(rpc, request, repeat=repeat)
+        space = self.core.keyspace
+        if not space.size:
+            return await self.core.caller.call(rpc, request, repeat=repeat)
+        enter(space, request)
+        response = await self.core.caller.call(rpc, request, repeat=repeat)
+        leave(space, response)
+        return response
 
 
 @contextlib.asynccontextmanager

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Self
 
 from typing_extensions import override
 
+from coord.cache import Mirrors
+from coord.client.auth import AuthCalls
 from coord.client.cluster import ClusterCalls
 from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
 from coord.client.recipes import RecipeCalls
+from coord.client.views import ViewCalls
 from coord.coordination import Coordination
 from coord.errors import ClientClosed
 from coord.runtime import finish
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 CLOSE_WITHIN_S = 30.0
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls):
+class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, AuthCalls, ViewCalls):
     """A client of one store. Made by :func:`connect`; usable from any thread and any number of event loops at once.
 
     Every call takes ``timeout=`` in seconds, None meaning the client's ``request_timeout``, and raises of
@@ -40,6 +43,7 @@ class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls):
     def __init__(self, core: Core) -> None:
         self._core = core
         self._home = Coordination(core)
+        self._mirrors = Mirrors(core)
         self._closed = False
 
     @override

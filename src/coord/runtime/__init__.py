@@ -19,10 +19,12 @@ from coord.runtime.invariants import InvariantViolation, invariant
 from coord.runtime.loops import new_loop
 from coord.runtime.placement import ForkedRuntime, LoopThread, Runtime, RuntimeStopped
 from coord.runtime.real import (
+    FileStamp,
     RealClock,
     RealNet,
     RealOffload,
     RealRand,
+    file_stamps,
     process_identity,
     read_bytes,
     real_env,
@@ -45,6 +47,7 @@ __all__ = [
     "Batcher",
     "Clock",
     "Env",
+    "FileStamp",
     "ForkedRuntime",
     "InvariantViolation",
     "Listener",
@@ -61,6 +64,7 @@ __all__ = [
     "Supervisor",
     "TcpAddress",
     "UnixAddress",
+    "file_stamps",
     "finish",
     "invariant",
     "new_loop",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import threading
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from coord.runtime.seams import Env
 
 T = TypeVar("T")
+
+# A signal that comes between Python's last look for signals and the wait in the kernel does not end that wait
+# (CPython, all versions): so a blocked thread returns to Python so often.
+_NOTICE_CTRL_C_S = 0.25
 
 
 class _Process:
@@ -47,10 +52,10 @@ class RuntimeStopped(RuntimeError):
 
 
 class LoopThread:
-    """One thread that runs one loop until :meth:`stop`."""
+    """One thread that runs one loop, a new one unless it is given, until :meth:`stop`."""
 
-    def __init__(self, name: str) -> None:
-        self.loop = new_loop()
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop = loop or new_loop()
         self.inbox = Batcher(self.loop, owned=True)
         self._gate = threading.Lock()  # between the end of the thread and those who wait for it
         self._stopping = False
@@ -123,19 +128,23 @@ class _Cancellable(Protocol):
 
 
 class _Call(Generic[T]):
-    """One coroutine on its way to the runtime loop; ``deliver`` gets its outcome, or None if the loop ended first."""
+    """One coroutine on its way to the runtime loop; ``deliver`` gets its outcome, or None if the loop ended first.
+
+    It runs there in the context of its caller, so that what it starts, such as spans, belongs to the caller.
+    """
 
     def __init__(
         self, coro: Coroutine[Any, Any, T], deliver: Callable[[asyncio.Task[T] | None], None]
     ) -> None:
         self._coro: Coroutine[Any, Any, T] | None = coro
         self._deliver = deliver
+        self._context = contextvars.copy_context()
         self._task: asyncio.Task[T] | None = None
 
     def __call__(self) -> None:
         coro, self._coro = self._coro, None
         if coro is not None:
-            self._task = start_task(coro)
+            self._task = start_task(coro, context=self._context)
             self._task.add_done_callback(self._deliver)
 
     def cancel(self) -> None:
@@ -423,7 +432,8 @@ class Runtime:
 
             call = _Call(coro, deliver)
             self.post(call)
-            done.wait()
+            while not done.wait(_NOTICE_CTRL_C_S):
+                pass
         except Exception:
             coro.close()
             raise

@@ -38,10 +38,10 @@ class KeyValue:
     lease: int = 0
 
     @classmethod
-    def from_wire(cls, kv: kv_pb2.KeyValue) -> KeyValue:
-        """Convert the wire form."""
+    def from_wire(cls, kv: kv_pb2.KeyValue, skip: int = 0) -> KeyValue:
+        """Convert the wire form, without the first ``skip`` bytes of the key: those of a namespace."""
         made = _new(cls)
-        _set_key(made, kv.key)
+        _set_key(made, kv.key[skip:] if skip else kv.key)
         _set_value(made, kv.value)
         _set_create_revision(made, kv.create_revision)
         _set_mod_revision(made, kv.mod_revision)
@@ -142,9 +142,12 @@ _PUT, _DELETE = EventType.PUT, EventType.DELETE
 
 
 def events_from_wire(
-    wire: Iterable[kv_pb2.Event], low: int, *, with_previous: bool
+    wire: Iterable[kv_pb2.Event], low: int, skip: int, *, with_previous: bool
 ) -> list[WatchEvent]:
-    """Convert the events at revision ``low`` and later. One loop without a call: a watch lives by it."""
+    """Convert the events at revision ``low`` and later; their keys lose ``skip`` bytes, those of a namespace.
+
+    One loop without a call: a watch lives by it.
+    """
     events: list[WatchEvent] = []
     for event in wire:
         kv = event.kv
@@ -152,7 +155,7 @@ def events_from_wire(
         if revision < low:
             continue
         pair = _new(KeyValue)
-        _set_key(pair, kv.key)
+        _set_key(pair, kv.key[skip:] if skip else kv.key)
         _set_value(pair, kv.value)
         _set_create_revision(pair, kv.create_revision)
         _set_mod_revision(pair, revision)
@@ -162,7 +165,7 @@ def events_from_wire(
         _set_type(made, _DELETE if event.type else _PUT)
         _set_kv(made, pair)
         has_previous = with_previous and event.HasField("prev_kv")
-        _set_previous(made, KeyValue.from_wire(event.prev_kv) if has_previous else None)
+        _set_previous(made, KeyValue.from_wire(event.prev_kv, skip) if has_previous else None)
         events.append(made)
     return events
 
@@ -172,10 +175,13 @@ class WatchBatch:
     """All events of one or more whole revisions, in order; empty for a progress notification.
 
     Every matching event up to ``revision`` has been delivered once this batch has.
+    With ``resync``, the events are no history but a difference: what has to be done to what was delivered before, to
+    make it what the store holds at ``revision``.
     """
 
     events: tuple[WatchEvent, ...]
     revision: int
+    resync: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

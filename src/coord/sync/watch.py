@@ -50,6 +50,21 @@ class Watch(Twin[watching.Watch]):
         """Close the watch."""
         self.close()
 
+    @property
+    def revision(self) -> int:
+        """The revision up to which everything has been read; see :attr:`coord.Watch.revision`."""
+        reached = self._async.revision
+        waiting = [
+            event.revision
+            for event in (*self._events, *(e for b in self._returned for e in b.events))
+        ]
+        return min(reached, *(revision - 1 for revision in waiting)) if waiting else reached
+
+    @property
+    def lag(self) -> int:
+        """How many revisions the store is known to be ahead of what was read."""
+        return self._async.lag + self._async.revision - self.revision
+
     def close(self) -> None:
         """End the watch, without waiting. Safe to call twice, from any thread."""
         self._async.close()

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from coord.rpc.metadata import Metadata
     from coord.rpc.status import RpcError
+    from coord.runtime import Address
 
 
 class Cancellable(Protocol):
@@ -43,6 +44,13 @@ class MessageStream(Protocol):
         """End the call now. Safe at any time, also twice."""
         ...
 
+    def distrust(self) -> None:
+        """Say that the server no longer accepts who we are on this stream: the next one says it afresh.
+
+        For refusals in messages, which only their reader understands; nothing happens without a user who can log in.
+        """
+        ...
+
 
 class Transport(Protocol):
     """A way to one store with one or more endpoints."""
@@ -55,6 +63,11 @@ class Transport(Protocol):
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The endpoints in use, for messages."""
+        ...
+
+    @property
+    def current(self) -> Address | None:
+        """Where calls go now, None without a connection; from any thread, for telemetry."""
         ...
 
     async def unary(

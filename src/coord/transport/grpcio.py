@@ -1,6 +1,8 @@
 """The carrier over the gRPC library, for those who need its proxies and credentials.
 
 One channel per endpoint; gRPC connects, reconnects and pings, we choose the endpoint.
+gRPC reads certificates when a channel is made, so an endpoint without a connection gets another channel when their
+files have changed; what it reconnects by itself before, it does with the old ones.
 gRPC does not tell whether a request that failed had left, so ``sent`` is True unless its words say that there was no
 connection.
 """
@@ -13,22 +15,27 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
+from coord._telemetry import observed_stream
 from coord.errors import InvalidArgument
 from coord.rpc.status import RpcError, StatusCode
 from coord.runtime import Supervisor, UnixAddress, read_bytes
+from coord.transport.reloading import Reloading, context_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coord.rpc.metadata import Metadata
-    from coord.runtime import Env
+    from coord.runtime import Address, Env
     from coord.target import Endpoint, TlsConfig
-    from coord.transport.base import Cancellable
+    from coord.transport.base import Cancellable, MessageStream
 
 _STAGGER_S = 0.25
 # How long another endpoint may take to answer before the one to avoid is taken nevertheless.
 _AVOID_PATIENCE_S = 1.0
 _SUSPICION_S = 5.0  # as in the native transport
+# How often files are looked at while nothing can be reached.
+_FILES_LOOKED_AT_S = 1.0
+_RETIRE_GRACE_S = 30.0
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -49,9 +56,19 @@ _LOST_AT_A_WRITE = "Internal error from Core"
 
 
 class _Peer:
-    def __init__(self, endpoint: Endpoint, channel: grpc.aio.Channel) -> None:
+    channel: grpc.aio.Channel
+    credentials: grpc.ChannelCredentials | None
+
+    def __init__(self, endpoint: Endpoint, server_name: str | None) -> None:
         self.name = endpoint.text
-        self.channel = channel
+        self.address = endpoint.address
+        self._endpoint = endpoint
+        self._server_name = server_name
+
+    def open(self, credentials: grpc.ChannelCredentials | None) -> None:
+        """Make a channel, without TLS if there are no credentials."""
+        self.credentials = credentials
+        self.channel = _channel(self._endpoint, credentials, self._server_name)
 
 
 class _Started:
@@ -114,6 +131,9 @@ class GrpcioStream:
         self._sender.cancel()
         self._call.cancel()
 
+    def distrust(self) -> None:
+        """See :class:`coord.transport.MessageStream`: there is nobody here to be trusted."""
+
 
 def _is_cancelling() -> bool:
     task = asyncio.current_task()
@@ -127,7 +147,11 @@ class GrpcioTransport:
         self, endpoints: tuple[Endpoint, ...], env: Env, *, tls: TlsConfig | None = None
     ) -> None:
         self._env = env
-        self._peers = [_Peer(e, _channel(e, tls)) for e in endpoints]
+        self._tls = Reloading(tls, env, _credentials) if tls is not None else None
+        self._peers = [_Peer(e, tls.server_name if tls else None) for e in endpoints]
+        for peer in self._peers:
+            peer.open(self._tls.current if self._tls is not None else None)
+        self._retired: dict[grpc.aio.Channel, None] = {}
         self._first = int(env.rand.uniform(0, len(endpoints))) % len(endpoints)
         self._supervisor = Supervisor(self._broken)
         self._suspect: str | None = None
@@ -138,6 +162,11 @@ class GrpcioTransport:
     def endpoints(self) -> tuple[str, ...]:
         """See :class:`coord.transport.Transport`."""
         return tuple([peer.name for peer in self._peers])
+
+    @property
+    def current(self) -> Address | None:
+        """See :class:`coord.transport.Transport`; the one that comes first, since gRPC connects as it likes."""
+        return self._peers[self._first].address
 
     def start_unary(
         self,
@@ -204,11 +233,16 @@ class GrpcioTransport:
 
     async def open_stream(
         self, path: str, *, timeout: float, metadata: Metadata = (), avoid: str | None = None
-    ) -> GrpcioStream:
+    ) -> MessageStream:
         """See :class:`coord.transport.Transport`."""
         peer = await self._ready(timeout, avoid)
         opener: Any = peer.channel.stream_stream(path)  # pyright: ignore[reportUnknownVariableType]
-        return GrpcioStream(opener(metadata=metadata), peer.name, self._supervisor)
+        return observed_stream(
+            path,
+            metadata,
+            peer.address,
+            lambda sent: GrpcioStream(opener(metadata=sent), peer.name, self._supervisor),
+        )
 
     def suspect(self) -> None:
         """See :class:`coord.transport.Transport`."""
@@ -223,8 +257,8 @@ class GrpcioTransport:
         if self.closed:
             return
         self.closed = True
-        for peer in self._peers:
-            await peer.channel.close()
+        for channel in [*self._retired, *[peer.channel for peer in self._peers]]:
+            await channel.close()
         await self._supervisor.close()
 
     async def _ready(self, timeout: float, avoid: str | None) -> _Peer:
@@ -244,15 +278,42 @@ class GrpcioTransport:
                 if others and len(others) < len(turn):
                     try:
                         async with asyncio.timeout(patience):
-                            return await self._race(others)
+                            return await self._connected(others)
                     except TimeoutError:
                         pass  # the avoided one is better than none
-                winner = await self._race(turn)
+                winner = await self._connected(turn)
         except TimeoutError:
             text = f"no connection within {timeout:g} s ({', '.join(self.endpoints)})"
             raise RpcError(StatusCode.UNAVAILABLE, text, sent=False) from None
         self._first = self._peers.index(winner)
         return winner
+
+    async def _connected(self, peers: list[_Peer]) -> _Peer:
+        """Return one of ``peers`` with a connection, made with the TLS files as they are meanwhile."""
+        if self._tls is None:
+            return await self._race(peers)
+        while not self.closed:
+            self._reopen(await self._tls.fresh())
+            try:
+                async with asyncio.timeout(_FILES_LOOKED_AT_S):
+                    return await self._race(peers)
+            except TimeoutError:
+                pass  # the reason may be one that new files remedy
+        raise _closed()
+
+    def _reopen(self, credentials: grpc.ChannelCredentials) -> None:
+        for peer in self._peers:
+            ready = peer.channel.get_state() is grpc.ChannelConnectivity.READY
+            if peer.credentials is not credentials and not ready:
+                self._retired[peer.channel] = None
+                self._supervisor.spawn(self._retire(peer.channel), name=f"retire {peer.name}")
+                peer.open(credentials)
+
+    async def _retire(self, channel: grpc.aio.Channel) -> None:
+        """Close a channel when those who wait for it have turned to another, and its last calls have had their time."""
+        await asyncio.sleep(2 * _FILES_LOOKED_AT_S)
+        await channel.close(_RETIRE_GRACE_S)
+        del self._retired[channel]
 
     async def _race(self, peers: list[_Peer]) -> _Peer:
         """Return the first of ``peers`` that gets a connection; each starts a moment after the one before."""
@@ -299,20 +360,23 @@ def _error(error: grpc.RpcError) -> RpcError:
     return RpcError(code, text, trailers=trailers, sent=sent)
 
 
-def _channel(endpoint: Endpoint, tls: TlsConfig | None) -> grpc.aio.Channel:
+def _channel(
+    endpoint: Endpoint, credentials: grpc.ChannelCredentials | None, server_name: str | None
+) -> grpc.aio.Channel:
     address = endpoint.address
     name = f"unix:{address.path}" if isinstance(address, UnixAddress) else f"dns:///{address}"
     options: list[tuple[str, Any]] = [*_OPTIONS, ("grpc.default_authority", endpoint.authority)]
-    if tls is None:
+    if credentials is None:
         return grpc.aio.insecure_channel(name, options=options)
-    if not tls.verify:
-        raise InvalidArgument("verify=False needs the native transport: gRPC always verifies")
-    if tls.server_name:
-        options.append(("grpc.ssl_target_name_override", tls.server_name))
-    return grpc.aio.secure_channel(name, _credentials(tls), options=options)
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    return grpc.aio.secure_channel(name, credentials, options=options)
 
 
 def _credentials(tls: TlsConfig) -> grpc.ChannelCredentials:
+    if not tls.verify:
+        raise InvalidArgument("verify=False needs the native transport: gRPC always verifies")
+    context_of(tls)  # gRPC itself would take anything, and fail without a reason later
     try:
         return grpc.ssl_channel_credentials(
             root_certificates=read_bytes(tls.ca) if tls.ca else None,
@@ -320,4 +384,4 @@ def _credentials(tls: TlsConfig) -> grpc.ChannelCredentials:
             certificate_chain=read_bytes(tls.cert) if tls.cert else None,
         )
     except OSError as error:
-        raise InvalidArgument(f"TLS: {error}") from error
+        raise ValueError(str(error)) from error

@@ -9,25 +9,25 @@ An endpoint that failed is left alone for a while that grows with every failure.
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from coord.errors import InvalidArgument
+from coord._telemetry import note_connection, observed_stream
 from coord.rpc.channel import Channel
 from coord.rpc.limits import CLIENT_LIMITS
 from coord.rpc.status import RpcError, StatusCode
-from coord.rpc.tls import client_context
 from coord.runtime import Supervisor
+from coord.transport.reloading import Reloading, context_of
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
     from coord.rpc.channel import ClientStream
     from coord.rpc.metadata import Metadata
-    from coord.runtime import Env
+    from coord.runtime import Address, Env
     from coord.target import Endpoint, TlsConfig
-    from coord.transport.base import Cancellable
+    from coord.transport.base import Cancellable, MessageStream
 
 _CONNECT_TIMEOUT_S = 3.0
 # How long the next endpoint waits for the one before it.
@@ -129,6 +129,9 @@ class NativeStream:
         self.receive = stream.receive
         self.cancel = stream.cancel
 
+    def distrust(self) -> None:
+        """See :class:`coord.transport.MessageStream`: there is nobody here to be trusted."""
+
 
 class NativeTransport:
     """See :class:`coord.transport.Transport`. Raises :class:`InvalidArgument` for TLS files that do not fit."""
@@ -137,7 +140,7 @@ class NativeTransport:
         self, endpoints: tuple[Endpoint, ...], env: Env, *, tls: TlsConfig | None = None
     ) -> None:
         self._env = env
-        self._tls = _context(tls)
+        self._tls = Reloading(tls, env, context_of) if tls is not None else None
         self._server_name = tls.server_name if tls else None
         self._peers = [_Peer(endpoint) for endpoint in endpoints]
         self._first = int(env.rand.uniform(0, len(endpoints))) % len(endpoints)
@@ -155,6 +158,12 @@ class NativeTransport:
     def endpoints(self) -> tuple[str, ...]:
         """See :class:`coord.transport.Transport`."""
         return tuple([peer.name for peer in self._peers])
+
+    @property
+    def current(self) -> Address | None:
+        """See :class:`coord.transport.Transport`."""
+        hot = self._hot
+        return None if hot is None else hot.address
 
     def start_unary(
         self,
@@ -212,7 +221,7 @@ class NativeTransport:
 
     async def open_stream(
         self, path: str, *, timeout: float, metadata: Metadata = (), avoid: str | None = None
-    ) -> NativeStream:
+    ) -> MessageStream:
         """See :class:`coord.transport.Transport`."""
         found: asyncio.Future[_Peer] = asyncio.get_running_loop().create_future()
 
@@ -232,7 +241,7 @@ class NativeTransport:
                 forget()
                 raise
             if peer.ready:  # it may have gone while this task waited for its turn
-                return NativeStream(_open(peer).open_stream(path, metadata=metadata), peer.name)
+                return _stream_on(peer, path, metadata)
             found = asyncio.get_running_loop().create_future()
 
     def suspect(self) -> None:
@@ -295,7 +304,7 @@ class NativeTransport:
             self._progress.set()
         else:
             self._connecting = True
-            self._supervisor.spawn(self._connect(), name="connect")
+            self._supervisor.spawn(self._connect(), name="connect", context=Context())
         return lambda: self._forget(waiter)
 
     def _forget(self, waiter: _Waiter) -> None:
@@ -350,11 +359,16 @@ class NativeTransport:
 
     async def _dial(self, peer: _Peer) -> None:
         endpoint = peer.endpoint
+        try:
+            tls = await self._tls.fresh() if self._tls is not None else None
+        except BaseException:
+            peer.dialing = False
+            raise
         channel = Channel(
             endpoint.address,
             env=self._env,
             authority=endpoint.authority,
-            tls=self._tls,
+            tls=tls,
             server_name=self._server_name,
             limits=_LIMITS,
             on_closed=lambda error: self._lost(peer, channel, error),
@@ -374,6 +388,7 @@ class NativeTransport:
         if peer.channel is not None:  # told to go away, but still at work
             self._draining[peer.channel] = None
         peer.channel = channel
+        note_connection("opened", peer.endpoint.address)
         peer.since = self._env.clock.mono()
         peer.last_error = ""
         if self._hot is None or not self._hot.ready:
@@ -385,6 +400,7 @@ class NativeTransport:
 
     def _failed(self, peer: _Peer, error: RpcError) -> None:
         peer.last_error = error.message
+        note_connection("failed", peer.endpoint.address)
         self._back_off(peer, _BACKOFF_MAX_S)
         for waiter in self._waiters:
             waiter.note_failure(peer)
@@ -396,6 +412,7 @@ class NativeTransport:
 
     def _lost(self, peer: _Peer, channel: Channel, error: RpcError) -> None:
         """Take note of the end of a connection."""
+        note_connection("lost", peer.endpoint.address)
         self._draining.pop(channel, None)
         if peer.channel is not channel:  # it was told to go away, and another has taken its place
             return
@@ -426,18 +443,19 @@ def _open(peer: _Peer) -> Channel:
     return channel
 
 
+def _stream_on(peer: _Peer, path: str, metadata: Metadata) -> MessageStream:
+    channel = _open(peer)
+    return observed_stream(
+        path,
+        metadata,
+        channel.address,
+        lambda sent: NativeStream(channel.open_stream(path, metadata=sent), peer.name),
+    )
+
+
 def _nothing() -> None:
     """Take back what has been answered already."""
 
 
 def _closed() -> RpcError:
     return RpcError(StatusCode.CANCELLED, "the client is closed", sent=False)
-
-
-def _context(tls: TlsConfig | None) -> ssl.SSLContext | None:
-    if tls is None:
-        return None
-    try:
-        return client_context(tls.ca, tls.cert, tls.key, verify=tls.verify)
-    except ValueError as error:
-        raise InvalidArgument(f"TLS: {error}") from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from coord.runtime import start_task
+from coord.runtime import finish, start_task
 from coord.testing.chaos.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -151,6 +151,10 @@ class MemberProcess:
             await self.ready()
 
     async def _spawn(self, command: Sequence[str]) -> None:
+        # A cancelled start of a process would leave one that nobody knows of.
+        await finish(self._begin(command), within=START_WITHIN_S)
+
+    async def _begin(self, command: Sequence[str]) -> None:
         heard = self._heard
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(

@@ -149,6 +149,9 @@ class DirectStream:
         """See MessageStream."""
         self._call.cancel()
 
+    def distrust(self) -> None:
+        """See MessageStream."""
+
 
 class _Started:
     """A unary call that may still wait for its connection."""
@@ -176,6 +179,11 @@ class DirectTransport:
     def endpoints(self) -> tuple[str, ...]:
         """See Transport."""
         return tuple(str(address) for address in self._addresses)
+
+    @property
+    def current(self) -> TcpAddress:
+        """See Transport."""
+        return self._addresses[self._place]
 
     @property
     def endpoint(self) -> str:
