@@ -171,8 +171,7 @@ class Etcd3:
     async def watch(self) -> AsyncIterator[tuple[str, int]]:
         events, _ = await asyncio.to_thread(self.client.watch_prefix, WATCHED)
         yield "", 0
-        end: list[tuple[str, int]] = []
-        while (event := await asyncio.to_thread(next, events, end)) is not end:
+        while (event := await asyncio.to_thread(next, events, None)) is not None:
             if isinstance(event, BaseException):
                 raise event
             yield event.key.decode(), event.mod_revision
