@@ -80,9 +80,10 @@ if TYPE_CHECKING:
     from coord.store.batch import Batch, Pending
     from coord.store.comparing import Compare, Operand
     from coord.store.kv import SortBy
+    from coord.store.operations import Op
     from coord.store.stm import StmResult
     from coord.store.stm_txn import StmTxn
-    from coord.store.txn import Op, Txn, TxnResult
+    from coord.store.txn import Txn, TxnResult
     from coord.store.values import (
         DeleteResult,
         EventType,
@@ -174,7 +175,8 @@ _HOMES = {
     "coord.store.kv": ("SortBy",),
     "coord.store.stm": ("StmResult",),
     "coord.store.stm_txn": ("StmTxn",),
-    "coord.store.txn": ("Op", "Txn", "TxnResult"),
+    "coord.store.operations": ("Op",),
+    "coord.store.txn": ("Txn", "TxnResult"),
     "coord.store.values": (
         "DeleteResult",
         "EventType",

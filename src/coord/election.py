@@ -24,10 +24,10 @@ from coord.errors import (
 from coord.grants import Grant, Hold
 from coord.local_line import LocalLine
 from coord.runtime import Supervisor
+from coord.store import operations as op
 from coord.store.caller import Repeat
 from coord.store.keys import prefix_end, to_bytes
 from coord.store.kv import SortBy
-from coord.store.txn import op
 from coord.store.values import EventType
 from coord.store.watch import WatchSpec
 from coord.waiter import while_valid

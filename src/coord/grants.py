@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from coord.coordination import Coordination
     from coord.local_line import LocalLine
     from coord.session import Session
-    from coord.store.txn import Compare, TxnResult
+    from coord.store.comparing import Compare
+    from coord.store.txn import TxnResult
 
     OnLoss = Literal["cancel", "flag"]
 

@@ -18,9 +18,10 @@ from coord.errors import CoordError, InvalidArgument, LockLost, LockTimeout
 from coord.grants import Grant, Hold
 from coord.local_line import LocalLine
 from coord.runtime import process_identity
+from coord.store import comparing as compare
+from coord.store import operations as op
 from coord.store.caller import Repeat
 from coord.store.kv import SortBy
-from coord.store.txn import compare, op
 from coord.waiter import while_valid
 
 if TYPE_CHECKING:
