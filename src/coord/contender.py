@@ -82,14 +82,14 @@ class Contender:
         self._home = home
         self.session = session
         self.name = name
-        self.prefix = name + b"/"
+        self.prefix: bytes = name + b"/"
         lease = format(session.lease_id, "x").encode()
-        self.key = self.prefix + lease
+        self.key: bytes = self.prefix + lease
         self._gate = META_PREFIX + b"gate/" + lease + b"/" + name
         self.recipe = recipe
         self._lost_error = lost_error
         self._is_ours = is_ours
-        self.token = 0
+        self.token: int = 0
         self.entry: KeyValue | None = None
         """The entry that was found instead of created, if so."""
         self.behind: bytes | None = None

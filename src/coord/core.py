@@ -63,29 +63,30 @@ class Core:
         self, options: Options, runtime: Runtime, transport: Transport, opened: Opened | None
     ) -> None:
         self.options = options
-        self.name = options.name
+        self.name: str = options.name
         self.runtime = runtime
-        self.env = runtime.env
+        self.env: Env = runtime.env
         self.transport = transport
-        self.closing = asyncio.Event()
-        self.closed = False
+        self.closing: asyncio.Event = asyncio.Event()
+        self.closed: bool = False
         self._gone = asyncio.Event()
-        self.supervisor = Supervisor(self._note_failure)
-        self.caller = Caller(transport, runtime, request_timeout=options.request_timeout)
-        self.keyspace = keyspace = Keyspace(options.namespace)
-        self.kv = KV(self.caller, keyspace)
-        self.txn = TxnRunner(self.caller, keyspace, options.max_txn_ops)
-        self.leases = Leases(self.caller, keyspace)
-        self.admin = Admin(self.caller)
+        self.supervisor: Supervisor = Supervisor(self._note_failure)
+        self.caller: Caller = Caller(transport, runtime, request_timeout=options.request_timeout)
+        keyspace = Keyspace(options.namespace)
+        self.keyspace: Keyspace = keyspace
+        self.kv: KV = KV(self.caller, keyspace)
+        self.txn: TxnRunner = TxnRunner(self.caller, keyspace, options.max_txn_ops)
+        self.leases: Leases = Leases(self.caller, keyspace)
+        self.admin: Admin = Admin(self.caller)
         # A member that has lost its leader ends the stream, instead of leaving us with a stale view.
-        self.watches = WatchMux(
+        self.watches: WatchMux = WatchMux(
             transport,
             self.env,
             self.supervisor,
             metadata=(("hasleader", "true"),),
             keyspace=keyspace,
         )
-        self.markers = Markers(
+        self.markers: Markers = Markers(
             runtime,
             self.txn,
             self.leases,

@@ -60,17 +60,17 @@ class Grant:
         self._home = home
         self._contender = contender
         self._line = line
-        self.name = contender.text
+        self.name: str = contender.text
         """The name that was acquired."""
-        self.key = contender.key
+        self.key: bytes = contender.key
         """The key in the store that stands for it."""
-        self.token = contender.token
+        self.token: int = contender.token
         """The fencing token; it rises with each grant of the same name."""
         self.session: Session = contender.session
         """The session that it is held through."""
-        self.acquired_at = home.env.clock.mono()
+        self.acquired_at: float = home.env.clock.mono()
         """Monotonic seconds of this machine."""
-        self.lost = OneShot(home.runtime, f"loss of {self.name}")
+        self.lost: OneShot = OneShot(home.runtime, f"loss of {self.name}")
         """Fires once, with the reason, when the grant is lost before its release."""
         self._released = False
         self._hold = begin_hold(

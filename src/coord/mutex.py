@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from coord.coordination import Coordination
+    from coord.errors import LostError
     from coord.grants import OnLoss
     from coord.session import Session
     from coord.store.values import KeyValue
@@ -40,7 +41,7 @@ _EXPLAIN_WITHIN_S = 0.25
 class MutexGrant(Grant):
     """A held lock. A reentrant one is given back by the last of its releases."""
 
-    lost_error = LockLost
+    lost_error: type[LostError] = LockLost
 
     def __init__(self, home: Coordination, contender: Contender, line: LocalLine) -> None:
         super().__init__(home, contender, line)
@@ -85,7 +86,7 @@ class Mutex:
         label: str | None = None,
     ) -> None:
         self._home = home
-        self.name = home.claim(check_name(name))
+        self.name: bytes = home.claim(check_name(name))
         """The name, as it stands in the store."""
         self._text = self.name.decode(errors="backslashreplace")
         self._session = session

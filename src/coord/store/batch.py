@@ -56,7 +56,7 @@ class Pending(Generic[T]):
     __slots__ = ("_error", "_send", "_value", "key")
 
     def __init__(self, key: bytes, send: Callable[[], Awaitable[object]]) -> None:
-        self.key = key
+        self.key: bytes = key
         self._send = send
         self._value: T | _Nothing = _Nothing.YET
         self._error: CoordError | None = None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from coord._telemetry import Telemetry
     from coord.rpc.metadata import Metadata
     from coord.runtime import Runtime
+    from coord.runtime.seams import Env
     from coord.transport import Cancellable, Transport
     from coord.wire.methods import Rpc
 
@@ -82,7 +83,7 @@ class Caller:
     def __init__(self, transport: Transport, runtime: Runtime, *, request_timeout: float) -> None:
         self.transport = transport
         self.runtime = runtime
-        self.env = runtime.env
+        self.env: Env = runtime.env
         self.request_timeout = request_timeout
 
     async def call(

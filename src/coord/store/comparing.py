@@ -11,7 +11,7 @@ A comparison of the *value* of a missing key never holds, not even ``!=``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
@@ -100,7 +100,7 @@ class Operand:
             "a value cannot be compared with >=: turn the branches round and use <"
         )
 
-    __hash__ = None  # type: ignore[assignment] # two of them are never equal in Python's sense
+    __hash__: ClassVar[None] = None  # type: ignore[assignment] # two of them are never equal in Python's sense
 
 
 def _operand(field: str, key: str | bytes, end: str | bytes | None, *, prefix: bool) -> Operand:

@@ -81,7 +81,7 @@ class StmTxn:
         self._writes: dict[bytes, _Write] = {}
         self.grants: list[Guarding] = []
         self._first_read = asyncio.Lock()
-        self.last_revision = known.revision
+        self.last_revision: int = known.revision
         self.doomed: AttemptDoomed | None = None
         self._ended = False
 

@@ -74,8 +74,8 @@ class WatchFeed:
         self._keyspace = keyspace
         self.spec = spec
         self.watch_id = watch_id
-        self.next_revision = spec.start_revision
-        self.created = asyncio.Event()
+        self.next_revision: int = spec.start_revision
+        self.created: asyncio.Event = asyncio.Event()
         self._batches: deque[WatchBatch] = deque()
         self._taken = 0  # batches taken from the front, over all time
         self._fragments: list[kv_pb2.Event] = []
@@ -83,16 +83,16 @@ class WatchFeed:
         self._wake: asyncio.Event = asyncio.Event()
         self._error: CoordError | None = None
         self.parked = False
-        self.closed = False
-        self.store_revision = 0
+        self.closed: bool = False
+        self.store_revision: int = 0
         """The newest revision that the store has told on this watch; may be ahead of what it has delivered."""
-        self.live = False
+        self.live: bool = False
         """Whether the server watches for us now."""
-        self.lost_at = 0.0
+        self.lost_at: float = 0.0
         """When it last stopped to, in seconds of the clock: the moment of the last message before."""
         self._created_revision = 0
         self._is_covered = False
-        self.refusals = 0  # in a row, although the store would let us read
+        self.refusals: int = 0  # in a row, although the store would let us read
 
     async def next(self) -> WatchBatch:
         """Return the next batch: whole revisions in order, or no events for a progress notification.
@@ -282,11 +282,11 @@ class WatchMux:
         self._useful = False
         self._last_id = 0
         self._closed = False
-        self.pulse = Pulse()
+        self.pulse: Pulse = Pulse()
         """How patient the heartbeat of the next stream is."""
-        self.stream_number = 0
+        self.stream_number: int = 0
         """Counts the streams that were opened."""
-        self.member_id = 0
+        self.member_id: int = 0
         """The member that answers on the present stream; 0 until it has said something."""
         self._heard_at = 0.0
         self._progress_asked = 0

@@ -109,7 +109,7 @@ class AuthenticatedTransport:
         self.inner = inner
         self.env = env
         self._supervisor = Supervisor(self._broken)
-        self.tokens = TokenSource(inner, env, self._supervisor, credentials)
+        self.tokens: TokenSource = TokenSource(inner, env, self._supervisor, credentials)
 
     @property
     def closed(self) -> bool:

@@ -156,7 +156,7 @@ class GrpcioTransport:
         self._supervisor = Supervisor(self._broken)
         self._suspect: str | None = None
         self._suspect_until = 0.0
-        self.closed = False
+        self.closed: bool = False
 
     @property
     def endpoints(self) -> tuple[str, ...]:

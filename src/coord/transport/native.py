@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from contextvars import Context
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coord._telemetry import note_connection, observed_stream
 from coord.rpc.channel import Channel
@@ -21,7 +21,7 @@ from coord.runtime import Supervisor
 from coord.transport.reloading import Reloading, context_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from coord.rpc.channel import ClientStream
     from coord.rpc.metadata import Metadata
@@ -124,10 +124,10 @@ class NativeStream:
     def __init__(self, stream: ClientStream, endpoint: str) -> None:
         self._stream = stream
         self.endpoint = endpoint
-        self.send = stream.send
-        self.half_close = stream.half_close
-        self.receive = stream.receive
-        self.cancel = stream.cancel
+        self.send: Callable[[bytes], None] = stream.send
+        self.half_close: Callable[[], None] = stream.half_close
+        self.receive: Callable[[], Coroutine[Any, Any, bytes | None]] = stream.receive
+        self.cancel: Callable[[], None] = stream.cancel
 
     def distrust(self) -> None:
         """See :class:`coord.transport.MessageStream`: there is nobody here to be trusted."""
@@ -152,7 +152,7 @@ class NativeTransport:
         self._supervisor = Supervisor(self._broken)
         self._connecting = False
         self._progress = asyncio.Event()
-        self.closed = False
+        self.closed: bool = False
 
     @property
     def endpoints(self) -> tuple[str, ...]:
