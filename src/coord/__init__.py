@@ -14,6 +14,7 @@ from coord._version import __version__
 if TYPE_CHECKING:
     from coord import compare, op
     from coord.client import Client, Connecting, connect
+    from coord.cluster import Cluster
     from coord.election import Election, Leader, Term
     from coord.errors import (
         AmbiguousResult,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Compacted,
         CoordError,
         CoordTimeout,
+        EndpointMismatch,
         ForkedError,
         FutureRevision,
         InvalidArgument,
@@ -47,11 +49,29 @@ if TYPE_CHECKING:
         TooLarge,
         Unavailable,
     )
+    from coord.explaining import (
+        ClientExplanation,
+        Explanation,
+        NameExplanation,
+        Place,
+        SessionReport,
+        Waiting,
+        WatchReport,
+    )
     from coord.grants import Grant, Hold
+    from coord.maintenance import Maintenance
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.session import Session, SessionState
     from coord.store.kv import SortBy
     from coord.store.txn import Compare, Op, Operand, Txn, TxnResult
+    from coord.store.upkeep import (
+        Alarm,
+        AlarmType,
+        DowngradeAction,
+        EndpointStatus,
+        KeyspaceHash,
+        SavedSnapshot,
+    )
     from coord.store.values import (
         DeleteResult,
         EventType,
@@ -67,10 +87,16 @@ if TYPE_CHECKING:
         WatchFilter,
     )
     from coord.target import TlsConfig
+    from coord.transport.health import (
+        Connection,
+        ConnectionState,
+        EndpointHealth,
+    )
     from coord.watching import Watch
 
 _HOMES = {
     "coord.client": ("Client", "Connecting", "connect"),
+    "coord.cluster": ("Cluster",),
     "coord.election": ("Election", "Leader", "Term"),
     "coord.errors": (
         "AmbiguousResult",
@@ -79,6 +105,7 @@ _HOMES = {
         "Compacted",
         "CoordError",
         "CoordTimeout",
+        "EndpointMismatch",
         "ForkedError",
         "FutureRevision",
         "InvalidArgument",
@@ -104,11 +131,29 @@ _HOMES = {
         "TooLarge",
         "Unavailable",
     ),
+    "coord.explaining": (
+        "ClientExplanation",
+        "Explanation",
+        "NameExplanation",
+        "Place",
+        "SessionReport",
+        "Waiting",
+        "WatchReport",
+    ),
     "coord.grants": ("Grant", "Hold"),
+    "coord.maintenance": ("Maintenance",),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.kv": ("SortBy",),
     "coord.store.txn": ("Compare", "Op", "Operand", "Txn", "TxnResult"),
+    "coord.store.upkeep": (
+        "Alarm",
+        "AlarmType",
+        "DowngradeAction",
+        "EndpointStatus",
+        "KeyspaceHash",
+        "SavedSnapshot",
+    ),
     "coord.store.values": (
         "DeleteResult",
         "EventType",
@@ -124,24 +169,40 @@ _HOMES = {
         "WatchFilter",
     ),
     "coord.target": ("TlsConfig",),
+    "coord.transport.health": (
+        "Connection",
+        "ConnectionState",
+        "EndpointHealth",
+    ),
     "coord.watching": ("Watch",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _SUBMODULES = frozenset({"compare", "op"})
 
 __all__ = [
+    "Alarm",
+    "AlarmType",
     "AmbiguousResult",
     "CampaignTimeout",
     "Client",
     "ClientClosed",
+    "ClientExplanation",
+    "Cluster",
     "Compacted",
     "Compare",
     "Connecting",
+    "Connection",
+    "ConnectionState",
     "CoordError",
     "CoordTimeout",
     "DeleteResult",
+    "DowngradeAction",
     "Election",
+    "EndpointHealth",
+    "EndpointMismatch",
+    "EndpointStatus",
     "EventType",
+    "Explanation",
     "ForkedError",
     "FutureRevision",
     "Grant",
@@ -149,6 +210,7 @@ __all__ = [
     "InvalidArgument",
     "KeyNotFound",
     "KeyValue",
+    "KeyspaceHash",
     "Leader",
     "LeadershipLost",
     "LeaseExists",
@@ -159,26 +221,31 @@ __all__ = [
     "LockLost",
     "LockTimeout",
     "LostError",
+    "Maintenance",
     "Member",
     "MemberStatus",
     "MissingExtra",
     "Mutex",
     "MutexGrant",
     "NameConflict",
+    "NameExplanation",
     "NoLeader",
     "NoSpace",
     "NotHeld",
     "Op",
     "Operand",
     "PermissionDenied",
+    "Place",
     "ProtocolError",
     "PutResult",
     "RangeResult",
     "RequestRefused",
+    "SavedSnapshot",
     "Session",
     "SessionClosed",
     "SessionError",
     "SessionExpired",
+    "SessionReport",
     "SessionShared",
     "SessionState",
     "SortBy",
@@ -188,10 +255,12 @@ __all__ = [
     "Txn",
     "TxnResult",
     "Unavailable",
+    "Waiting",
     "Watch",
     "WatchBatch",
     "WatchEvent",
     "WatchFilter",
+    "WatchReport",
     "__version__",
     "compare",
     "connect",

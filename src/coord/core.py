@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from coord.errors import InvalidArgument
+from coord.errors import ClientClosed, InvalidArgument
 from coord.runtime import RealOffload, Supervisor, finish, start_task
 from coord.store.admin import Admin
 from coord.store.caller import Caller
@@ -15,13 +15,14 @@ from coord.store.kv import KV
 from coord.store.lease import Leases
 from coord.store.txn import TxnRunner
 from coord.store.watch import WatchMux
-from coord.target import Opened, Target, TargetKind
+from coord.syncing import EndpointSync
+from coord.target import Endpoint, Opened, Target, TargetKind, parse_target
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from coord.runtime import Env, Runtime
-    from coord.transport import Transport
+    from coord.transport import CarrierLimits, ClientTransport
 
 Placement = Literal["thread", "inline"]
 Carrier = Literal["native", "grpcio"]
@@ -40,6 +41,8 @@ class Options:
     placement: Placement = "thread"
     carrier: Carrier = "native"
     name: str = "coord"
+    auto_sync: float | None = None
+    carrier_limits: CarrierLimits | None = None
 
 
 class Core:
@@ -51,9 +54,18 @@ class Core:
     """
 
     def __init__(
-        self, options: Options, runtime: Runtime, transport: Transport, opened: Opened | None
+        self,
+        options: Options,
+        runtime: Runtime,
+        transport: ClientTransport,
+        opened: Opened | None,
+        *,
+        target: Target,
+        env: Env,
     ) -> None:
         self.options = options
+        self.target = target
+        self._carrier_env = env
         self.name = options.name
         self.runtime = runtime
         self.env = runtime.env
@@ -67,10 +79,19 @@ class Core:
         self.txn = TxnRunner(self.caller)
         self.leases = Leases(self.caller)
         self.admin = Admin(self.caller)
+        self.sync = EndpointSync(
+            self.admin,
+            transport,
+            self.env,
+            target,
+            fixed=opened is not None,
+        )
         # A member that has lost its leader ends the stream, instead of leaving us with a stale view.
         self.watches = WatchMux(
             transport, self.env, self.supervisor, metadata=(("hasleader", "true"),)
         )
+        self.describe_token: Callable[[], str] = lambda: "no credentials"
+        """Says how this client authenticates, for people."""
         self._opened = opened
         self._farewells: dict[int, Callable[[], Awaitable[None]]] = {}
         self._last_farewell = 0
@@ -90,12 +111,53 @@ class Core:
             env = replace(env, net=opened.net)
             target = Target(kind=TargetKind.ENDPOINTS, endpoints=opened.endpoints)
         try:
-            transport = _make_transport(options.carrier, target, env)
+            transport = _make_transport(options, target, env)
         except BaseException:
             if opened is not None:
                 await opened.close()
             raise
-        return cls(options, runtime, transport, opened)
+        core = cls(options, runtime, transport, opened, target=target, env=env)
+        if options.auto_sync is not None:
+            core.supervisor.spawn(core.sync.keep_syncing(options.auto_sync), name="endpoint-sync")
+        return core
+
+    @contextlib.asynccontextmanager
+    async def only(self, endpoint: str | None) -> AsyncGenerator[Caller]:
+        """Yield a caller whose calls go to one endpoint, over a connection of their own; None: to the client's.
+
+        On the runtime's loop. Raises :class:`InvalidArgument` for what is no endpoint, or not fit for this client.
+        """
+        if endpoint is None:
+            yield self.caller
+            return
+        if self.closing.is_set():
+            raise ClientClosed
+        chosen = replace(self.target, endpoints=(self.endpoint(endpoint),))
+        transport = _make_transport(self.options, chosen, self._carrier_env)
+        forget = self.at_close(transport.close)
+        try:
+            yield self.caller.over(transport)
+        finally:
+            forget()
+            await finish(transport.close(), within=_FAREWELL_S)
+
+    def endpoint(self, text: str) -> Endpoint:
+        """Return the endpoint that ``text`` names: one of the client's, or another one of the same kind.
+
+        Raises :class:`InvalidArgument`.
+        """
+        for known in self.target.endpoints:
+            if known.text == text:
+                return known
+        tls = self.target.tls
+        parsed = parse_target([text], tls=tls)
+        if parsed.kind is not TargetKind.ENDPOINTS or len(parsed.endpoints) != 1:
+            raise InvalidArgument(f"endpoint {text!r}: give one host:port or URL")
+        found = parsed.endpoints[0]
+        if found.tls != (tls is not None):
+            kind = "uses TLS" if tls is not None else "does not use TLS"
+            raise InvalidArgument(f"endpoint {text!r} does not fit: this client {kind}")
+        return found
 
     def at_close(self, farewell: Callable[[], Awaitable[None]]) -> Callable[[], None]:
         """Run ``farewell`` when the client closes, before its connections do; the newest first.
@@ -160,15 +222,16 @@ class Core:
         )
 
 
-def _make_transport(carrier: Carrier, target: Target, env: Env) -> Transport:
+def _make_transport(options: Options, target: Target, env: Env) -> ClientTransport:
+    carrier, limits = options.carrier, options.carrier_limits
     match carrier:
         case "native":
             from coord.transport.native import NativeTransport
 
-            return NativeTransport(target.endpoints, env, tls=target.tls)
+            return NativeTransport(target.endpoints, env, tls=target.tls, limits=limits)
         case "grpcio":
             from coord.transport.grpcio import GrpcioTransport  # 116 ms that only its users pay
 
-            return GrpcioTransport(target.endpoints, env, tls=target.tls)
+            return GrpcioTransport(target.endpoints, env, tls=target.tls, limits=limits)
         case _:  # pyright: ignore[reportUnnecessaryComparison] - callers without a type checker
             raise InvalidArgument(f"transport must be 'native' or 'grpcio', not {carrier!r}")  # pyright: ignore[reportUnreachable]

@@ -103,8 +103,8 @@ class FaultyTransport:
     ) -> MessageStream:
         return await self.inner.open_stream(path, timeout=timeout, metadata=metadata, avoid=avoid)
 
-    def suspect(self) -> None:
-        self.inner.suspect()
+    def suspect(self, endpoint: str | None = None) -> None:
+        self.inner.suspect(endpoint)
 
     async def close(self) -> None:
         await self.inner.close()

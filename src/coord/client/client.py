@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from typing_extensions import override
 
 from coord.client.cluster import ClusterCalls
+from coord.client.endpoints import EndpointCalls
 from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
 from coord.client.recipes import RecipeCalls
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 CLOSE_WITHIN_S = 30.0
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls):
+class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls):
     """A client of one store. Made by :func:`connect`; usable from any thread and any number of event loops at once.
 
     Every call takes ``timeout=`` in seconds, None meaning the client's ``request_timeout``, and raises of

@@ -27,6 +27,7 @@ def connect(
     runtime: Placement = "thread",
     transport: Carrier = "native",
     name: str | None = None,
+    auto_sync: float | None = None,
 ) -> Connecting:
     """Connect to a store: ``async with coord.connect() as client``, or ``client = await coord.connect()``.
 
@@ -34,6 +35,8 @@ def connect(
     ``request_timeout`` in seconds bounds every single request; None means the URL's, else 10.
     ``runtime="inline"`` runs the client on the caller's loop instead of a thread of its own: lower latency, but a
     blocked loop then blocks lease renewals too, and other loops and threads must not outlive it.
+    ``auto_sync`` in seconds lets the endpoints follow the cluster's members, asked for that often; see
+    :meth:`Client.sync_endpoints`. None keeps the list.
     ``name`` appears in the name of the thread and in messages.
     Network connections are made when they are needed, so that a store that is down is noticed by the first call.
 
@@ -43,6 +46,8 @@ def connect(
     limit = request_timeout if request_timeout is not None else target.request_timeout
     if limit is not None and not limit > 0:
         raise InvalidArgument(f"request_timeout must be more than 0 seconds, not {limit}")
+    if auto_sync is not None and not auto_sync > 0:
+        raise InvalidArgument(f"auto_sync must be None or more than 0 seconds, not {auto_sync}")
     if runtime not in ("thread", "inline"):
         raise InvalidArgument(f"runtime must be 'thread' or 'inline', not {runtime!r}")
     if transport not in ("native", "grpcio"):
@@ -56,6 +61,7 @@ def connect(
             placement=runtime,
             carrier=transport,
             name=name or "coord",
+            auto_sync=auto_sync,
         )
     )
 

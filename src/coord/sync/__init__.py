@@ -19,6 +19,7 @@ What differs, because threads differ from tasks:
 * :meth:`AmbiguousResult.resolve` blocks.
 """
 
+from coord.sync._endpoints import Cluster, Maintenance
 from coord.sync._portal import AmbiguousResult, Iteration
 from coord.sync.client import Client, connect
 from coord.sync.election import Election, Term
@@ -32,10 +33,12 @@ from coord.sync.watch import Watch
 __all__ = [
     "AmbiguousResult",
     "Client",
+    "Cluster",
     "Election",
     "Grant",
     "Hold",
     "Iteration",
+    "Maintenance",
     "Mutex",
     "MutexGrant",
     "OneShot",

@@ -12,6 +12,7 @@ from coord.core import Core
 from coord.errors import ClientClosed, ForkedError
 from coord.runtime import Runtime, real_env
 from coord.sync._cluster import ClusterCalls
+from coord.sync._endpoints import EndpointCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
 from coord.sync._portal import Portal
@@ -33,13 +34,19 @@ def connect(
     request_timeout: float | None = None,
     transport: Carrier = "native",
     name: str | None = None,
+    auto_sync: float | None = None,
 ) -> Client:
     """Connect to a store: ``with coord.sync.connect() as client``, or keep the client and close it yourself.
 
     As :func:`coord.connect`, on a thread of the client's own.
     """
     connecting = client.connect(
-        endpoints, tls=tls, request_timeout=request_timeout, transport=transport, name=name
+        endpoints,
+        tls=tls,
+        request_timeout=request_timeout,
+        transport=transport,
+        name=name,
+        auto_sync=auto_sync,
     )
     return _open(connecting._options)  # noqa: SLF001 - one product, two faces  # pyright: ignore[reportPrivateUsage]
 
@@ -64,7 +71,7 @@ def _open(options: Options) -> Client:
         raise
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls):
+class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 
     A call waits until it has its answer; from a coroutine it would block the whole loop.

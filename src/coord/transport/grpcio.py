@@ -16,6 +16,8 @@ import grpc.aio
 from coord.errors import InvalidArgument
 from coord.rpc.status import RpcError, StatusCode
 from coord.runtime import Supervisor, UnixAddress, read_bytes
+from coord.transport.health import ConnectionState, HealthBoard
+from coord.transport.limits import CarrierLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,16 +27,14 @@ if TYPE_CHECKING:
     from coord.target import Endpoint, TlsConfig
     from coord.transport.base import Cancellable
 
-_STAGGER_S = 0.25
 # How long another endpoint may take to answer before the one to avoid is taken nevertheless.
 _AVOID_PATIENCE_S = 1.0
-_SUSPICION_S = 5.0  # as in the native transport
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 0),
+    # By default gRPC stops to ping after two pings on a stream that sends nothing, such as a watch.
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -48,10 +48,37 @@ _NEVER_SENT = ("failed to connect", "connection refused", "dns resolution failed
 _LOST_AT_A_WRITE = "Internal error from Core"
 
 
+_STATES = {
+    grpc.ChannelConnectivity.IDLE: ConnectionState.IDLE,
+    grpc.ChannelConnectivity.CONNECTING: ConnectionState.CONNECTING,
+    grpc.ChannelConnectivity.READY: ConnectionState.READY,
+    grpc.ChannelConnectivity.TRANSIENT_FAILURE: ConnectionState.UNAVAILABLE,
+}
+_FAILED = "gRPC could not connect"  # it does not tell why
+
+
 class _Peer:
     def __init__(self, endpoint: Endpoint, channel: grpc.aio.Channel) -> None:
+        self.endpoint = endpoint
         self.name = endpoint.text
         self.channel = channel
+        self.retired = False  # it has left the list
+        self.watcher: asyncio.Task[None] | None = None
+        # Calls and streams that run. Closing a channel of gRPC ends only those that somebody waits for just then.
+        self.calls: dict[Cancellable, None] = {}
+        self.quiet = asyncio.Event()
+        self.quiet.set()
+
+    def enter(self, call: Cancellable) -> None:
+        """Know a call until it has ended."""
+        self.calls[call] = None
+        self.quiet.clear()
+
+    def leave(self, call: Cancellable) -> None:
+        """Forget it. A callback of gRPC's would keep the call, and with it the connection, in a cycle."""
+        self.calls.pop(call, None)
+        if not self.calls:
+            self.quiet.set()
 
 
 class _Started:
@@ -70,9 +97,11 @@ class _Started:
 class GrpcioStream:
     """A stream of gRPC. Its one sender task keeps the order of messages."""
 
-    def __init__(self, call: Any, endpoint: str, supervisor: Supervisor) -> None:  # noqa: ANN401 - grpc's calls are generic in untyped ways
-        self.endpoint = endpoint
+    def __init__(self, call: Any, peer: _Peer, supervisor: Supervisor) -> None:  # noqa: ANN401 - grpc's calls are generic in untyped ways
+        self.endpoint = peer.name
+        self._peer = peer
         self._call = call
+        peer.enter(self)
         self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._sender = supervisor.spawn(self._send_all(), name="grpcio-stream")
 
@@ -97,6 +126,7 @@ class GrpcioStream:
         try:
             message = await self._call.read()
         except grpc.RpcError as error:
+            self._peer.leave(self)
             raise _error(error) from error
         except asyncio.CancelledError:
             # gRPC raises this too when the call was cancelled by ourselves, which is not the reader's cancellation.
@@ -104,6 +134,7 @@ class GrpcioStream:
                 raise RpcError(StatusCode.CANCELLED, "the stream was cancelled") from None
             raise
         if message is grpc.aio.EOF:
+            self._peer.leave(self)
             self._sender.cancel()
             return None
         received: bytes = message
@@ -111,6 +142,7 @@ class GrpcioStream:
 
     def cancel(self) -> None:
         """See :class:`coord.transport.MessageStream`."""
+        self._peer.leave(self)
         self._sender.cancel()
         self._call.cancel()
 
@@ -124,10 +156,20 @@ class GrpcioTransport:
     """See :class:`coord.transport.Transport`. Raises :class:`InvalidArgument` for TLS settings gRPC cannot do."""
 
     def __init__(
-        self, endpoints: tuple[Endpoint, ...], env: Env, *, tls: TlsConfig | None = None
+        self,
+        endpoints: tuple[Endpoint, ...],
+        env: Env,
+        *,
+        tls: TlsConfig | None = None,
+        limits: CarrierLimits | None = None,
     ) -> None:
         self._env = env
-        self._peers = [_Peer(e, _channel(e, tls)) for e in endpoints]
+        self._tls = tls
+        self._limits = limits or CarrierLimits()
+        self._peers = [self._peer(e) for e in endpoints]
+        self.health = HealthBoard(env.clock, self.endpoints)
+        self._waiting = 0
+        self._draining: dict[_Peer, None] = {}
         self._first = int(env.rand.uniform(0, len(endpoints))) % len(endpoints)
         self._supervisor = Supervisor(self._broken)
         self._suspect: str | None = None
@@ -138,6 +180,62 @@ class GrpcioTransport:
     def endpoints(self) -> tuple[str, ...]:
         """See :class:`coord.transport.Transport`."""
         return tuple([peer.name for peer in self._peers])
+
+    @property
+    def open_calls(self) -> int:
+        """See :class:`coord.transport.ClientTransport`."""
+        return self._waiting + sum(len(peer.calls) for peer in [*self._peers, *self._draining])
+
+    def _peer(self, endpoint: Endpoint) -> _Peer:
+        return _Peer(endpoint, _channel(endpoint, self._tls, self._limits))
+
+    def set_endpoints(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """See :class:`coord.transport.ClientTransport`."""
+        if self.closed:
+            return
+        used = self._peers[self._first]
+        known = {peer.endpoint.address: peer for peer in self._peers}
+        self._peers = [
+            known.pop(e.address) if e.address in known else self._peer(e) for e in endpoints
+        ]
+        self._first = self._peers.index(used) if used in self._peers else 0
+        self.health.replace(self.endpoints)
+        for peer in known.values():
+            peer.retired = True
+            self._draining[peer] = None
+            self._supervisor.spawn(self._drain(peer), name=f"drain {peer.name}")
+
+    async def _drain(self, peer: _Peer) -> None:
+        if peer.watcher is not None:
+            peer.watcher.cancel()
+            await asyncio.wait({peer.watcher})
+        try:
+            async with asyncio.timeout(self._limits.drain):
+                await peer.quiet.wait()
+        except TimeoutError:
+            pass
+        finally:  # at once, when the client closes meanwhile
+            for call in list(peer.calls):
+                call.cancel()
+            self._draining.pop(peer, None)
+            await peer.channel.close()
+
+    async def _watch(self, peer: _Peer) -> None:
+        """Tell what gRPC does about an endpoint, from its first use on."""
+        state = peer.channel.get_state()
+        failed = False
+        while state in _STATES:
+            known = _STATES[state]
+            if known is ConnectionState.UNAVAILABLE:
+                failed = True
+                self.health.note(peer.name, known, _FAILED)
+            elif known is ConnectionState.READY or not failed:  # it rests between attempts, too
+                failed = False
+                self.health.note(peer.name, known)
+            if known is ConnectionState.READY and self.health.read().endpoint is None:
+                self.health.use(self._peers[self._first].name)
+            await peer.channel.wait_for_state_change(state)
+            state = peer.channel.get_state()
 
     def start_unary(
         self,
@@ -189,16 +287,24 @@ class GrpcioTransport:
     ) -> bytes:
         left = max(0.001, deadline - self._env.clock.mono())
         try:
-            call: Any = peer.channel.unary_unary(path)  # pyright: ignore[reportUnknownVariableType]
-            answer: bytes = await call(request, timeout=left, metadata=metadata)
+            opener: Any = peer.channel.unary_unary(path)  # pyright: ignore[reportUnknownVariableType]
+            call = opener(request, timeout=left, metadata=metadata)
+            peer.enter(call)
+            try:
+                answer: bytes = await call
+            finally:
+                peer.leave(call)
         except grpc.RpcError as error:
             raise _error(error) from error
         except grpc.aio.UsageError as error:
-            raise _closed() from error
+            raise _closed() if self.closed else _left(sent=False) from error
         except asyncio.CancelledError:
             # gRPC raises it here, too, when the channel is closed, which is not the caller's cancellation.
-            if self.closed and not _is_cancelling():
-                raise RpcError(StatusCode.CANCELLED, "the client is closed") from None
+            if not _is_cancelling():
+                if self.closed:
+                    raise RpcError(StatusCode.CANCELLED, "the client is closed") from None
+                if peer.retired:
+                    raise _left(sent=True) from None
             raise
         return answer
 
@@ -207,22 +313,37 @@ class GrpcioTransport:
     ) -> GrpcioStream:
         """See :class:`coord.transport.Transport`."""
         peer = await self._ready(timeout, avoid)
-        opener: Any = peer.channel.stream_stream(path)  # pyright: ignore[reportUnknownVariableType]
-        return GrpcioStream(opener(metadata=metadata), peer.name, self._supervisor)
+        try:
+            opener: Any = peer.channel.stream_stream(path)  # pyright: ignore[reportUnknownVariableType]
+            call = opener(metadata=metadata)
+        except grpc.aio.UsageError as error:
+            raise _closed() if self.closed else _left(sent=False) from error
+        return GrpcioStream(call, peer, self._supervisor)
 
-    def suspect(self) -> None:
+    def suspect(self, endpoint: str | None = None) -> None:
         """See :class:`coord.transport.Transport`."""
         now = self._env.clock.mono()
-        if len(self._peers) > 1 and now >= self._suspect_until:
-            self._suspect = self._peers[self._first].name
-            self._suspect_until = now + _SUSPICION_S
-            self._first = (self._first + 1) % len(self._peers)
+        if len(self._peers) == 1 or now < self._suspect_until:
+            return
+        suspect = self._peers[self._first].name if endpoint is None else endpoint
+        if suspect not in self.endpoints:
+            return
+        self._suspect = suspect
+        self._suspect_until = now + self._limits.suspicion
+        self._first = (self.endpoints.index(suspect) + 1) % len(self._peers)
+        self.health.use(None)
+        self.health.suspect(suspect, self._suspect_until)
 
     async def close(self) -> None:
         """See :class:`coord.transport.Transport`."""
         if self.closed:
             return
         self.closed = True
+        watchers = [peer.watcher for peer in self._peers if peer.watcher is not None]
+        for watcher in watchers:
+            watcher.cancel()
+        if watchers:
+            await asyncio.wait(watchers)
         for peer in self._peers:
             await peer.channel.close()
         await self._supervisor.close()
@@ -233,12 +354,15 @@ class GrpcioTransport:
             raise _closed()
         patience = min(timeout / 2, _AVOID_PATIENCE_S)
         if avoid is None and self._env.clock.mono() < self._suspect_until:
-            avoid, patience = self._suspect, _STAGGER_S
+            avoid, patience = self._suspect, self._limits.stagger
         turn = self._peers[self._first :] + self._peers[: self._first]
         others = [peer for peer in turn if peer.name != avoid]
         for peer in others:
             if peer.channel.get_state() is grpc.ChannelConnectivity.READY:
+                if avoid is None:
+                    self._use(peer)
                 return peer
+        self._waiting += 1
         try:
             async with asyncio.timeout(timeout):
                 if others and len(others) < len(turn):
@@ -251,18 +375,31 @@ class GrpcioTransport:
         except TimeoutError:
             text = f"no connection within {timeout:g} s ({', '.join(self.endpoints)})"
             raise RpcError(StatusCode.UNAVAILABLE, text, sent=False) from None
-        self._first = self._peers.index(winner)
+        finally:
+            self._waiting -= 1
+        self._use(winner)
         return winner
+
+    def _use(self, peer: _Peer) -> None:
+        """Note that calls go here now."""
+        if not peer.retired and (
+            peer is not self._peers[self._first] or self.health.read().endpoint != peer.name
+        ):
+            self._first = self._peers.index(peer)
+            self.health.use(peer.name)
 
     async def _race(self, peers: list[_Peer]) -> _Peer:
         """Return the first of ``peers`` that gets a connection; each starts a moment after the one before."""
         attempts: dict[asyncio.Task[None], _Peer] = {}
         try:
             for number, peer in enumerate(peers):
-                attempts[
-                    self._supervisor.spawn(peer.channel.channel_ready(), name=f"dial {peer.name}")
-                ] = peer
-                pause = None if number + 1 == len(peers) else _STAGGER_S
+                if peer.watcher is None:
+                    peer.watcher = self._supervisor.spawn(
+                        self._watch(peer), name=f"watch {peer.name}"
+                    )
+                dial = self._supervisor.spawn(self._connected(peer), name=f"dial {peer.name}")
+                attempts[dial] = peer
+                pause = None if number + 1 == len(peers) else self._limits.stagger
                 done, _ = await asyncio.wait(
                     attempts, timeout=pause, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -274,12 +411,24 @@ class GrpcioTransport:
                 attempt.cancel()
         raise _closed()
 
+    @staticmethod
+    async def _connected(peer: _Peer) -> None:
+        try:
+            await peer.channel.channel_ready()
+        except grpc.aio.UsageError:
+            if not peer.retired:  # else the call that comes here is told
+                raise
+
     def _broken(self, name: str, error: BaseException) -> None:
         """Report our own mistakes; a dial that ends because of the close is none."""
         if not self.closed:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"coord: transport task {name!r} failed", "exception": error}
             )
+
+
+def _left(*, sent: bool) -> RpcError:
+    return RpcError(StatusCode.UNAVAILABLE, "the endpoint has left the list", sent=sent)
 
 
 def _closed() -> RpcError:
@@ -299,10 +448,15 @@ def _error(error: grpc.RpcError) -> RpcError:
     return RpcError(code, text, trailers=trailers, sent=sent)
 
 
-def _channel(endpoint: Endpoint, tls: TlsConfig | None) -> grpc.aio.Channel:
+def _channel(endpoint: Endpoint, tls: TlsConfig | None, limits: CarrierLimits) -> grpc.aio.Channel:
     address = endpoint.address
     name = f"unix:{address.path}" if isinstance(address, UnixAddress) else f"dns:///{address}"
-    options: list[tuple[str, Any]] = [*_OPTIONS, ("grpc.default_authority", endpoint.authority)]
+    options: list[tuple[str, Any]] = [
+        *_OPTIONS,
+        ("grpc.keepalive_time_ms", round(limits.keepalive_time * 1000)),
+        ("grpc.keepalive_timeout_ms", round(limits.keepalive_timeout * 1000)),
+        ("grpc.default_authority", endpoint.authority),
+    ]
     if tls is None:
         return grpc.aio.insecure_channel(name, options=options)
     if not tls.verify:
