@@ -10,6 +10,7 @@ callers share the runtime thread cheaply.
 from __future__ import annotations
 
 import asyncio
+import copy
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
@@ -85,6 +86,12 @@ class Caller:
         self.runtime = runtime
         self.env: Env = runtime.env
         self.request_timeout = request_timeout
+
+    def over(self, transport: Transport) -> Caller:
+        """Return a caller that does the same over another transport."""
+        other = copy.copy(self)
+        other.transport = transport
+        return other
 
     async def call(
         self,

@@ -162,10 +162,19 @@ class Member:
     client_urls: tuple[str, ...]
     is_learner: bool
 
+    @property
+    def is_started(self) -> bool:
+        """Whether it has run and told its name; one that was only added has not."""
+        return bool(self.name)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberStatus:
-    """What one member says of itself (etcd API: Maintenance.Status)."""
+    """What one member says of itself (etcd API: Maintenance.Status).
+
+    ``leader`` is 0 when it knows none.
+    Servers before etcd 3.6 tell neither ``storage_version`` (empty) nor ``db_quota_bytes`` (0).
+    """
 
     endpoint: str
     member_id: int
@@ -179,3 +188,6 @@ class MemberStatus:
     revision: int
     is_learner: bool
     errors: tuple[str, ...] = ()
+    raft_applied_index: int = 0
+    storage_version: str = ""
+    db_quota_bytes: int = 0

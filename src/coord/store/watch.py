@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 _FEED_EVENTS = 4096  # per feed; a few MB at usual sizes
 _RETRY_MIN_S = 0.02
 _RETRY_MAX_S = 1.0
+_NO_LEADER_TEXT = "etcdserver: no leader"
 _COMPACTED_TEXT = "etcdserver: mvcc: required revision has been compacted"
 
 
@@ -158,6 +159,11 @@ class WatchFeed:
         """Raise what it has ended with, if it has."""
         if self._error is not None:
             raise self._error
+
+    @property
+    def buffered(self) -> int:
+        """How many events wait for the reader."""
+        return self._buffered
 
     @property
     def ended(self) -> bool:
@@ -295,6 +301,10 @@ class WatchMux:
     def __len__(self) -> int:
         """Return the number of open watches."""
         return len(self._feeds)
+
+    def feeds(self) -> tuple[WatchFeed, ...]:
+        """Return the open watches."""
+        return tuple(self._feeds.values())
 
     def open(self, spec: WatchSpec) -> WatchFeed:
         """Start a watch. It becomes active in the background; await ``feed.created`` to know when."""
@@ -463,6 +473,8 @@ class WatchMux:
         except RpcError as error:
             if self._is_final(error):
                 raise
+            if error.message == _NO_LEADER_TEXT:
+                self._transport.suspect(stream.endpoint)  # other calls had better not wait there
         except ProtocolError as error:
             self._fail_all(error)
         finally:

@@ -287,9 +287,9 @@ class DirectTransport:
         wire.send(Kind.OPEN, call.number, pack_head(path, 0.0, metadata))
         return DirectStream(call)
 
-    def suspect(self) -> None:
+    def suspect(self, endpoint: str | None = None) -> None:
         """See Transport."""
-        if len(self._addresses) > 1:
+        if len(self._addresses) > 1 and endpoint in (None, self.endpoint):
             self._leave()
 
     async def close(self) -> None:
