@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EXPLAIN_WITHIN_S = 0.25
+# Kept: json.dumps() makes an encoder for every call that asks for other separators than the usual.
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class MutexGrant(Grant):
@@ -209,7 +211,7 @@ class Mutex:
         if self._label is not None:
             entry["label"] = self._label
         entry |= entry_context()
-        return json.dumps(entry, separators=(",", ":")).encode()
+        return _to_json(entry).encode()
 
     # -- reentrancy ------------------------------------------------------------------------------------------------
 

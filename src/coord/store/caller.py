@@ -176,14 +176,15 @@ class Caller:
         self, path: str, request: bytes, limit: float, metadata: Metadata
     ) -> Awaitable[bytes]:
         """Make one attempt, here if this is the runtime's loop, else over there."""
-        if self.runtime.on_runtime():
+        loop = asyncio.get_running_loop()
+        if loop is self.runtime.loop:
             self.runtime.check_process()
             return self.transport.unary(path, request, timeout=limit, metadata=metadata)
 
         def begin(done: Callable[[bytes | Exception], None]) -> Cancellable:
             return self.transport.start_unary(path, request, done, timeout=limit, metadata=metadata)
 
-        return self.runtime.exchange(begin)
+        return self.runtime.exchange(begin, loop)
 
     def failure(self, path: str, error: RpcError, repeat: Repeat, limit: float) -> CoordError:
         """Return what to raise for a call that failed with ``error`` for good."""

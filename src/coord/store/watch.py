@@ -35,7 +35,7 @@ from coord.rpc.status import RpcError, StatusCode
 from coord.store.caller import decode
 from coord.store.heartbeat import Heartbeat, Pulse
 from coord.store.keyspace import EVERYTHING, Keyspace
-from coord.store.values import EventType, KeyValue, WatchBatch, WatchEvent
+from coord.store.values import WatchBatch, events_from_wire
 from coord.store.watch_rights import REFUSALS_MAX, denial, is_about_the_user
 from coord.wire import methods, rpc_pb2
 
@@ -220,8 +220,9 @@ class WatchFeed:
             return
         wire = [*self._fragments, *response.events] if self._fragments else response.events
         self._fragments = []
-        skip = self._keyspace.size
-        events = [_event(e, skip) for e in wire if e.kv.mod_revision >= self.next_revision]
+        events = events_from_wire(
+            wire, self.next_revision, with_previous=self.spec.prev_kv, skip=self._keyspace.size
+        )
         if not wire:
             self.on_progress(response.header.revision)
             return
@@ -253,14 +254,6 @@ class WatchFeed:
         self._batches.append(batch)
         self._buffered += len(batch.events)
         self._wake.set()
-
-
-def _event(event: kv_pb2.Event, skip: int) -> WatchEvent:
-    return WatchEvent(
-        type=EventType.DELETE if event.type else EventType.PUT,
-        kv=KeyValue.from_wire(event.kv, skip),
-        previous=KeyValue.from_wire(event.prev_kv, skip) if event.HasField("prev_kv") else None,
-    )
 
 
 class WatchMux:
