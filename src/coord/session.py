@@ -417,8 +417,13 @@ class Session:
         Waits at most 5 s for the server; if it does not answer, the lease ends by its TTL.
         Runs to its end although the caller is cancelled.
         """
+
+        async def ending() -> None:
+            # Made here, not as an argument: a client that is closed never begins this, nor would it end that.
+            await finish(self.shut(), within=_REVOKE_WITHIN_S * 2)
+
         with contextlib.suppress(ClientClosed):  # closing the client has closed its sessions
-            await self._home.run(finish(self.shut(), within=_REVOKE_WITHIN_S * 2))
+            await self._home.run(ending())
 
     async def shut(self) -> None:
         """Close, on the runtime's loop."""

@@ -76,11 +76,11 @@ class StillLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in seconds."""
         return self.still.now
 
-    async def fly(self, coro: Coroutine[Any, Any, T]) -> T:
-        """Let time pass by itself until ``coro``, which runs on this loop, has ended; exactly so long."""
+    async def fly(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Let time pass by itself until ``make()``, which runs on this loop, has ended; exactly so long."""
         self.still.flying += 1
         try:
-            return await coro
+            return await make()
         finally:
             self.still.flying -= 1
 
