@@ -39,9 +39,9 @@ from benchmarks.clients.environments import (
 from benchmarks.clients.fault_worker import DEADLINE_S, WATCHED
 from benchmarks.cluster import first_write
 from benchmarks.kept import keep
-from benchmarks.line import Line
 from benchmarks.trio import Trio, commands
 from coord.runtime import new_loop
+from tests.support.proxy import Proxy
 from tests.support.servers import free_port
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Subject:
 
     name: str
     client: Client | None
-    proxy: Line
+    proxy: Proxy
     process: asyncio.subprocess.Process | None = None
     told: list[dict[str, object]] = field(default_factory=list)
 
@@ -165,7 +165,7 @@ async def compaction(
     """Cut everybody off, write, compact, let them in again."""
     course.fault_at = time.monotonic()
     for subject in subjects:
-        subject.proxy.refuse()
+        await subject.proxy.refuse()
         subject.proxy.cut()
     for number in range(20):
         key = f"{WATCHED}cut{number:02}"
@@ -205,7 +205,7 @@ async def subjects_of(trio: Trio, scenario: str) -> AsyncIterator[list[Subject]]
     async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         found: list[Subject] = []
         for name, client in clients:
-            proxy = await stack.enter_async_context(Line(nodes[0].endpoint))
+            proxy = await stack.enter_async_context(Proxy(nodes[0].endpoint))
             endpoints = [proxy.endpoint, *[n.endpoint for n in nodes[1:]]]
             if scenario == "dead":
                 endpoints.insert(0, f"127.0.0.1:{free_port()}")

@@ -95,13 +95,13 @@ class Session:
         self._critical = critical
         self._liveness = liveness
         self._liveness_timeout = float(ttl) if liveness_timeout is None else liveness_timeout
-        self.name = name or ""
+        self.name: str = name or ""
         """What the caller named it, for messages."""
-        self.lease_id = lease_id or 0
+        self.lease_id: int = lease_id or 0
         """The lease's id; 0 before the session is open."""
-        self.ttl = 0
+        self.ttl: int = 0
         """Seconds, as the server granted them; 0 before the session is open."""
-        self.expired = OneShot(coordination.runtime, "session expiry")
+        self.expired: OneShot = OneShot(coordination.runtime, "session expiry")
         """Fires once, with the reason, when the session expires."""
         self._deadline = 0.0
         self._confirmed_at = 0.0
@@ -417,8 +417,13 @@ class Session:
         Waits at most 5 s for the server; if it does not answer, the lease ends by its TTL.
         Runs to its end although the caller is cancelled.
         """
+
+        async def ending() -> None:
+            # Made here, not as an argument: a client that is closed never begins this, nor would it end that.
+            await finish(self.shut(), within=_REVOKE_WITHIN_S * 2)
+
         with contextlib.suppress(ClientClosed):  # closing the client has closed its sessions
-            await self._home.run(finish(self.shut(), within=_REVOKE_WITHIN_S * 2))
+            await self._home.run(ending())
 
     async def shut(self) -> None:
         """Close, on the runtime's loop."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -105,6 +106,43 @@ async def test_use_after_close(endpoint: str, runtime: Placement, transport: Car
         with pytest.raises(coord.ClientClosed):
             await call
     watch.close()
+
+
+@places
+async def test_what_was_open_ends_after_the_client(
+    endpoint: str, runtime: Placement, prefix: str
+) -> None:
+    client = await coord.connect(endpoint, runtime=runtime)
+    session = await client.session(ttl=20).open()
+    term = await client.election(prefix + "e", session=session).campaign()
+    unopened = client.session()
+    view = client.cache(prefix=prefix)
+    await view.open()
+    await client.close()
+    # Here a coroutine that was made but "never awaited" fails the test, by its warning.
+    for _ in range(2):
+        await session.close()
+    await unopened.close()
+    with pytest.raises(coord.LeadershipLost):
+        await term.proclaim("x")
+    calls: list[Callable[[], Awaitable[object]]] = [
+        session.orphan,
+        unopened.open,
+        client.default_session,
+        client.mutex("m").acquire,
+        client.mutex("m").try_acquire,
+        client.mutex("m").holder,
+        client.election("e").campaign,
+        client.election("e").leader,
+        view.sync,
+        lambda: view.wait_revision(1 << 40),
+        client.cache(key="k").open,
+        lambda: client.stm(lambda tx: tx.get("k")),
+    ]
+    for call in calls:
+        with pytest.raises(coord.ClientClosed):
+            await call()
+    view.close()
 
 
 @places

@@ -14,6 +14,7 @@ from coord.runtime.loops import new_loop
 from coord.runtime.tasks import start_task
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Coroutine
 
     from coord.runtime.seams import Env
@@ -55,8 +56,8 @@ class LoopThread:
     """One thread that runs one loop, a new one unless it is given, until :meth:`stop`."""
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        self.loop = loop or new_loop()
-        self.inbox = Batcher(self.loop, owned=True)
+        self.loop: AbstractEventLoop = loop or new_loop()
+        self.inbox: Batcher = Batcher(self.loop, owned=True)
         self._gate = threading.Lock()  # between the end of the thread and those who wait for it
         self._stopping = False
         self._over = False

@@ -41,6 +41,7 @@ async def finish(coro: Coroutine[Any, Any, T], *, within: float) -> T:
             await asyncio.wait({task})
         except asyncio.CancelledError as exc:
             cancelled = exc
+    coro.close()  # a loop that ends cancels all tasks, also before their first step
     if cancelled is not None:
         raise cancelled from None if task.cancelled() else task.exception()
     return task.result()

@@ -10,6 +10,7 @@ callers share the runtime thread cheaply.
 from __future__ import annotations
 
 import asyncio
+import copy
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from coord._telemetry import Telemetry
     from coord.rpc.metadata import Metadata
     from coord.runtime import Runtime
+    from coord.runtime.seams import Env
     from coord.transport import Cancellable, Transport
     from coord.wire.methods import Rpc
 
@@ -82,8 +84,14 @@ class Caller:
     def __init__(self, transport: Transport, runtime: Runtime, *, request_timeout: float) -> None:
         self.transport = transport
         self.runtime = runtime
-        self.env = runtime.env
+        self.env: Env = runtime.env
         self.request_timeout = request_timeout
+
+    def over(self, transport: Transport) -> Caller:
+        """Return a caller that does the same over another transport."""
+        other = copy.copy(self)
+        other.transport = transport
+        return other
 
     async def call(
         self,

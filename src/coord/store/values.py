@@ -142,12 +142,9 @@ _PUT, _DELETE = EventType.PUT, EventType.DELETE
 
 
 def events_from_wire(
-    wire: Iterable[kv_pb2.Event], low: int, skip: int, *, with_previous: bool
+    wire: Iterable[kv_pb2.Event], low: int, *, with_previous: bool, skip: int = 0
 ) -> list[WatchEvent]:
-    """Convert the events at revision ``low`` and later; their keys lose ``skip`` bytes, those of a namespace.
-
-    One loop without a call: a watch lives by it.
-    """
+    """Convert the events at revision ``low`` and later, without ``skip`` bytes of each key. One loop without a call: a watch lives by it."""
     events: list[WatchEvent] = []
     for event in wire:
         kv = event.kv
@@ -218,10 +215,19 @@ class Member:
     client_urls: tuple[str, ...]
     is_learner: bool
 
+    @property
+    def is_started(self) -> bool:
+        """Whether it has run and told its name; one that was only added has not."""
+        return bool(self.name)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberStatus:
-    """What one member says of itself (etcd API: Maintenance.Status)."""
+    """What one member says of itself (etcd API: Maintenance.Status).
+
+    ``leader`` is 0 when it knows none.
+    Servers before etcd 3.6 tell neither ``storage_version`` (empty) nor ``db_quota_bytes`` (0).
+    """
 
     endpoint: str
     member_id: int
@@ -235,3 +241,6 @@ class MemberStatus:
     revision: int
     is_learner: bool
     errors: tuple[str, ...] = ()
+    raft_applied_index: int = 0
+    storage_version: str = ""
+    db_quota_bytes: int = 0

@@ -97,7 +97,7 @@ class MemoryWorld:
         try:
             host = Runtime(env, loop, thread)
             # A new server waits for its own ticks.
-            opened = host.call_blocking(loop.fly(open_memory(env)))
+            opened = host.call_blocking(loop.fly(lambda: open_memory(env)))
         except BaseException:
             thread.stop()
             raise
@@ -129,7 +129,7 @@ class MemoryWorld:
             await inside.opened.close()
 
         try:
-            inside.host.call_blocking(inside.loop.fly(close()))
+            inside.host.call_blocking(inside.loop.fly(close))
         finally:
             inside.thread.stop()
 

@@ -34,7 +34,7 @@ class _Still(selectors.SelectSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 1000.0
+        self.now: float = 1000.0
         self.passages: deque[_Passage] = deque()
         self.flying = 0
 
@@ -68,7 +68,7 @@ class StillLoop(asyncio.SelectorEventLoop):
     """Its ``time()`` passes only by the :class:`Clock` that it is given to."""
 
     def __init__(self) -> None:
-        self.still = _Still()
+        self.still: _Still = _Still()
         super().__init__(self.still)
 
     @override
@@ -76,11 +76,11 @@ class StillLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in seconds."""
         return self.still.now
 
-    async def fly(self, coro: Coroutine[Any, Any, T]) -> T:
-        """Let time pass by itself until ``coro``, which runs on this loop, has ended; exactly so long."""
+    async def fly(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Let time pass by itself until ``make()``, which runs on this loop, has ended; exactly so long."""
         self.still.flying += 1
         try:
-            return await coro
+            return await make()
         finally:
             self.still.flying -= 1
 
