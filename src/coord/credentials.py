@@ -46,13 +46,15 @@ def credentials(
 ) -> Credentials | None:
     """Put together what ``connect()`` was given, what its URL says, and the environment; None: nobody in particular.
 
-    Arguments and the URL exclude each other.
+    Arguments and the URL exclude each other, except that ``password`` completes a URL without one.
     ``COORD_USER`` counts when neither names anybody, ``COORD_PASSWORD`` when the user comes without a password;
     ``environment=False`` leaves both alone.
     Raises :class:`InvalidArgument` for what does not fit together.
     """
-    if url is not None and (user, password, token) != (None, None, None):
-        raise InvalidArgument("the user stands in the URL and in arguments: give it once")
+    if url is not None:
+        second = None if url.password is None else password
+        if (user, second, token) != (None, None, None):
+            raise InvalidArgument("the user stands in the URL and in arguments: give it once")
     if token is not None:
         if user is not None or password is not None:
             raise InvalidArgument("token= does not go together with user= and password=")
@@ -60,7 +62,7 @@ def credentials(
             raise InvalidArgument("token= is not printable ASCII without outer blanks")
         return Credentials(token=token)
     if url is not None:
-        user, password = url.user, url.password
+        user, password = url.user, url.password or password
     source = "user="
     if user is None and password is not None:
         raise InvalidArgument("password= is given without user=")

@@ -14,7 +14,7 @@ import pytest
 import coord
 import coord.sync
 from coord.core import Carrier
-from coord.credentials import Credentials
+from coord.credentials import Credentials, Password
 from coord.target import parse_target
 from tests.sdk.auth_stores import PASSWORD, USER, etcd_with_users
 from tests.sdk.conftest import CARRIERS
@@ -40,7 +40,7 @@ def given(
     endpoints: str = "h:1",
     *,
     user: str | None = None,
-    password: str | None = None,
+    password: Password | None = None,
     token: str | None = None,
 ) -> Credentials | None:
     connecting = coord.connect(endpoints, user=user, password=password, token=token)
@@ -68,6 +68,15 @@ def test_arguments() -> None:
 def test_urls(url: str, user: str, password: str) -> None:
     assert given(url) == Credentials(user=user, password=password)
     assert "@" not in "".join(e.text for e in parse_target(url).endpoints)
+
+
+def test_a_password_completes_a_url() -> None:
+    assert given("etcd://u@h", password="p") == Credentials(user="u", password="p")
+    assert given("etcd://u@h", password=ask) == Credentials(user="u", password=ask)
+
+
+def ask() -> str:
+    return "asked"
 
 
 def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +117,9 @@ def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"token": "ü"}, "token= is not printable ASCII"),
         ({"endpoints": "etcd://u:p@h", "user": "u"}, "give it once"),
         ({"endpoints": "etcd://u:p@h", "token": "t"}, "give it once"),
+        ({"endpoints": "etcd://u:p@h", "password": "p"}, "give it once"),
+        ({"endpoints": "etcd://u@h", "user": "u", "password": "p"}, "give it once"),
+        ({"endpoints": "etcd://u@h", "password": ""}, "password= must be text"),
         ({"endpoints": "etcd://:p@h"}, "names no user"),
         ({"endpoints": "etcd://u:@h"}, "the password in the URL is empty"),
         ({"endpoints": "etcd://u@h"}, "user= is given without a password"),

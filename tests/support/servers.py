@@ -237,6 +237,7 @@ def etcdctl(
     version: str = "3.5.1",
     stdin: str = "",
     timeout: float = 60.0,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run etcdctl against an endpoint, and return exit code and outputs."""
     return subprocess.run(
@@ -246,7 +247,7 @@ def etcdctl(
         text=True,
         timeout=timeout,
         check=False,
-        env=clean_environment({"ETCDCTL_API": "3"}),
+        env=clean_environment({"ETCDCTL_API": "3", **(env or {})}),
     )
 
 
