@@ -26,8 +26,8 @@ class Group:
     store: str
     directory: Path
     version: str
-    members: dict[str, ServerProcess] = field(default_factory=dict)
-    peers: dict[str, str] = field(default_factory=dict)
+    members: dict[str, ServerProcess] = field(default_factory=dict[str, ServerProcess])
+    peers: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def endpoints(self) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from contextvars import Context
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coord._telemetry import note_connection, observed_stream
 from coord.rpc.channel import Channel
@@ -23,7 +23,7 @@ from coord.transport.limits import CarrierLimits
 from coord.transport.reloading import Reloading, context_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from coord.rpc.channel import ClientStream
     from coord.rpc.metadata import Metadata
@@ -112,10 +112,22 @@ class NativeStream:
     def __init__(self, stream: ClientStream, endpoint: str) -> None:
         self._stream = stream
         self.endpoint = endpoint
-        self.send: Callable[[bytes], None] = stream.send
-        self.half_close: Callable[[], None] = stream.half_close
-        self.receive: Callable[[], Coroutine[Any, Any, bytes | None]] = stream.receive
-        self.cancel: Callable[[], None] = stream.cancel
+
+    def send(self, message: bytes) -> None:
+        """See :class:`coord.transport.MessageStream`."""
+        self._stream.send(message)
+
+    def half_close(self) -> None:
+        """See :class:`coord.transport.MessageStream`."""
+        self._stream.half_close()
+
+    async def receive(self) -> bytes | None:
+        """See :class:`coord.transport.MessageStream`."""
+        return await self._stream.receive()
+
+    def cancel(self) -> None:
+        """See :class:`coord.transport.MessageStream`."""
+        self._stream.cancel()
 
     def distrust(self) -> None:
         """See :class:`coord.transport.MessageStream`: there is nobody here to be trusted."""
