@@ -204,7 +204,12 @@ class RenewalPool:
         return None if stream is None else stream.endpoint
 
     async def renew_elsewhere(self, lease: Renewable, *, timeout: float) -> None:
-        """Renew once on a stream of its own, if possible through another endpoint. Failures are silent."""
+        """Renew once on a stream of its own, if possible through another endpoint. Failures are silent.
+
+        Where there is no other one, over a new connection: what is silent may be the one that we have.
+        """
+        if len(self._transport.endpoints) == 1:
+            self._transport.suspect()
         try:
             async with asyncio.timeout(timeout):
                 stream = await self._transport.open_stream(

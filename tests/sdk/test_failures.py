@@ -131,21 +131,40 @@ async def test_a_read_whose_answer_is_cut_off_is_repeated(
 
 @carriers
 async def test_deadlines(endpoint: str, transport: Carrier, prefix: str) -> None:
-    async with (
-        Proxy(endpoint) as proxy,
-        coord.connect(proxy.endpoint, transport=transport) as client,
-    ):
+    async with Proxy(endpoint) as proxy:
+        async with coord.connect(proxy.endpoint, transport=transport) as client:
+            await client.get(prefix)
+            proxy.hold_answers()
+            with pytest.raises(
+                coord.CoordTimeout, match=r"Range did not finish within 0\.2 s"
+            ) as late:
+                await client.get(prefix, timeout=0.2)
+            assert isinstance(late.value, TimeoutError)
+            proxy.pass_on()
+        async with coord.connect(proxy.endpoint, transport=transport) as client:
+            await client.get(prefix)
+            proxy.hold_answers()
+            with pytest.raises(coord.AmbiguousResult) as caught:
+                await client.put(prefix, "x", timeout=0.2)
+            proxy.pass_on()
+            there = await caught.value.resolve()
+            assert isinstance(there, coord.KeyValue)
+
+
+async def test_what_finds_no_connection_after_a_silence_was_certainly_not_sent(
+    endpoint: str, prefix: str
+) -> None:
+    async with Proxy(endpoint) as proxy, coord.connect(proxy.endpoint) as client:
         await client.get(prefix)
+        proxy.hold_requests()
         proxy.hold_answers()
-        with pytest.raises(coord.CoordTimeout, match=r"Range did not finish within 0\.2 s"):
+        with pytest.raises(coord.CoordTimeout):
             await client.get(prefix, timeout=0.2)
-        with pytest.raises(TimeoutError):
-            await client.get(prefix, timeout=0.2)
-        with pytest.raises(coord.AmbiguousResult) as caught:
+        # Its own connection is suspected, and a new one gets no answer either.
+        with pytest.raises(coord.Unavailable, match=r"no connection within 0\.2 s"):
             await client.put(prefix, "x", timeout=0.2)
         proxy.pass_on()
-        there = await caught.value.resolve()
-        assert isinstance(there, coord.KeyValue)
+        assert await client.get(prefix) is None
 
 
 @carriers

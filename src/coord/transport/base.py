@@ -112,7 +112,10 @@ class Transport(Protocol):
         ...
 
     def suspect(self, endpoint: str | None = None) -> None:
-        """Say that ``endpoint``, or the one in use, does not serve as a healthy one: prefer another for a while."""
+        """Say that ``endpoint``, or the one in use, does not serve as a healthy one: prefer another for a while.
+
+        Where there is only one, and none is named, its connection is suspected: new calls may get a new one.
+        """
         ...
 
     async def close(self) -> None:

@@ -299,7 +299,10 @@ class NativeTransport:
         """See :class:`coord.transport.Transport`."""
         now = self._env.clock.mono()
         # Many calls fail together; the first one speaks for all.
-        if len(self._peers) == 1 or now < self._suspect_until:
+        if now < self._suspect_until:
+            return
+        if len(self._peers) == 1:
+            self._leave_the_only_one(endpoint, now)
             return
         for number, peer in enumerate(self._peers):
             if peer.channel is None or (
@@ -316,6 +319,16 @@ class NativeTransport:
             if endpoint is None:
                 self._leave(peer, peer.channel)
             return
+
+    def _leave_the_only_one(self, endpoint: str | None, now: float) -> None:
+        """There is nowhere else to go, but the silence may be the connection's: calls go on over a new one."""
+        (peer,) = self._peers
+        channel = peer.channel
+        if channel is not None and endpoint is None:
+            self._suspect_until = now + self._limits.suspicion
+            self._hot = None
+            self.health.use(None)
+            self._leave(peer, channel)
 
     def _leave(self, peer: _Peer, channel: Channel) -> None:
         """Make new calls to a silent endpoint prove first that it still answers: by a connection of their own.
