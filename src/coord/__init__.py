@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         NodeCache,
     )
     from coord.client import Client, Connecting, connect
+    from coord.cluster import Cluster
     from coord.codec import Codec, Entry, TypedKeyValue
     from coord.election import Election, Leader, Term
     from coord.errors import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         CoordError,
         CoordTimeout,
         DecodeError,
+        EndpointMismatch,
         ForkedError,
         FutureRevision,
         InvalidArgument,
@@ -73,16 +75,35 @@ if TYPE_CHECKING:
         UserExists,
         UserNotFound,
     )
+    from coord.explaining import (
+        ClientExplanation,
+        Explanation,
+        NameExplanation,
+        Place,
+        SessionReport,
+        Waiting,
+        WatchReport,
+    )
     from coord.grants import Grant, Hold
+    from coord.maintenance import Maintenance
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
     from coord.store.comparing import Compare, Operand
     from coord.store.kv import SortBy
+    from coord.store.operations import Op
     from coord.store.stm import StmResult
     from coord.store.stm_txn import StmTxn
-    from coord.store.txn import Op, Txn, TxnResult
+    from coord.store.txn import Txn, TxnResult
+    from coord.store.upkeep import (
+        Alarm,
+        AlarmType,
+        DowngradeAction,
+        EndpointStatus,
+        KeyspaceHash,
+        SavedSnapshot,
+    )
     from coord.store.values import (
         DeleteResult,
         EventType,
@@ -98,6 +119,11 @@ if TYPE_CHECKING:
         WatchFilter,
     )
     from coord.target import TlsConfig
+    from coord.transport.health import (
+        Connection,
+        ConnectionState,
+        EndpointHealth,
+    )
     from coord.typed import (
         Typed,
         TypedRangeResult,
@@ -119,6 +145,7 @@ _HOMES = {
     "coord.auth": ("Auth",),
     "coord.client": ("Client", "Connecting", "connect"),
     "coord.codec": ("Codec", "Entry", "TypedKeyValue"),
+    "coord.cluster": ("Cluster",),
     "coord.election": ("Election", "Leader", "Term"),
     "coord.errors": (
         "AmbiguousResult",
@@ -131,6 +158,7 @@ _HOMES = {
         "CoordError",
         "CoordTimeout",
         "DecodeError",
+        "EndpointMismatch",
         "ForkedError",
         "FutureRevision",
         "InvalidArgument",
@@ -165,7 +193,17 @@ _HOMES = {
         "UserExists",
         "UserNotFound",
     ),
+    "coord.explaining": (
+        "ClientExplanation",
+        "Explanation",
+        "NameExplanation",
+        "Place",
+        "SessionReport",
+        "Waiting",
+        "WatchReport",
+    ),
     "coord.grants": ("Grant", "Hold"),
+    "coord.maintenance": ("Maintenance",),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.batch": ("Batch", "Pending"),
@@ -174,7 +212,16 @@ _HOMES = {
     "coord.store.kv": ("SortBy",),
     "coord.store.stm": ("StmResult",),
     "coord.store.stm_txn": ("StmTxn",),
-    "coord.store.txn": ("Op", "Txn", "TxnResult"),
+    "coord.store.operations": ("Op",),
+    "coord.store.txn": ("Txn", "TxnResult"),
+    "coord.store.upkeep": (
+        "Alarm",
+        "AlarmType",
+        "DowngradeAction",
+        "EndpointStatus",
+        "KeyspaceHash",
+        "SavedSnapshot",
+    ),
     "coord.store.values": (
         "DeleteResult",
         "EventType",
@@ -197,6 +244,11 @@ _HOMES = {
         "TypedWatchBatch",
         "TypedWatchEvent",
     ),
+    "coord.transport.health": (
+        "Connection",
+        "ConnectionState",
+        "EndpointHealth",
+    ),
     "coord.watching": ("Watch",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -204,6 +256,8 @@ _SUBMODULES = frozenset({"codec", "compare", "op"})
 
 __all__ = [
     "Access",
+    "Alarm",
+    "AlarmType",
     "AmbiguousResult",
     "Auth",
     "AuthStatus",
@@ -219,17 +273,26 @@ __all__ = [
     "CampaignTimeout",
     "Client",
     "ClientClosed",
+    "ClientExplanation",
+    "Cluster",
     "Codec",
     "Compacted",
     "Compare",
     "Connecting",
+    "Connection",
+    "ConnectionState",
     "CoordError",
     "CoordTimeout",
     "DecodeError",
     "DeleteResult",
+    "DowngradeAction",
     "Election",
+    "EndpointHealth",
+    "EndpointMismatch",
+    "EndpointStatus",
     "Entry",
     "EventType",
+    "Explanation",
     "ForkedError",
     "FutureRevision",
     "Grant",
@@ -237,6 +300,7 @@ __all__ = [
     "InvalidArgument",
     "KeyNotFound",
     "KeyValue",
+    "KeyspaceHash",
     "Leader",
     "LeadershipLost",
     "LeaseExists",
@@ -247,12 +311,14 @@ __all__ = [
     "LockLost",
     "LockTimeout",
     "LostError",
+    "Maintenance",
     "Member",
     "MemberStatus",
     "MissingExtra",
     "Mutex",
     "MutexGrant",
     "NameConflict",
+    "NameExplanation",
     "NoLeader",
     "NoSpace",
     "NodeCache",
@@ -263,6 +329,7 @@ __all__ = [
     "Pending",
     "Permission",
     "PermissionDenied",
+    "Place",
     "ProtocolError",
     "PutResult",
     "RangeResult",
@@ -270,10 +337,12 @@ __all__ = [
     "RoleExists",
     "RoleInfo",
     "RoleNotFound",
+    "SavedSnapshot",
     "Session",
     "SessionClosed",
     "SessionError",
     "SessionExpired",
+    "SessionReport",
     "SessionShared",
     "SessionState",
     "SortBy",
@@ -298,10 +367,12 @@ __all__ = [
     "UserExists",
     "UserInfo",
     "UserNotFound",
+    "Waiting",
     "Watch",
     "WatchBatch",
     "WatchEvent",
     "WatchFilter",
+    "WatchReport",
     "__version__",
     "codec",
     "compare",

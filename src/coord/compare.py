@@ -7,14 +7,14 @@
 See :mod:`coord.store.comparing` for what missing keys and ranges mean.
 """
 
-from coord.store.comparing import compare as _compare
-
-create_revision = _compare.create_revision
-exists = _compare.exists
-lease = _compare.lease
-missing = _compare.missing
-mod_revision = _compare.mod_revision
-value = _compare.value
-version = _compare.version
+from coord.store.comparing import (
+    create_revision,
+    exists,
+    lease,
+    missing,
+    mod_revision,
+    value,
+    version,
+)
 
 __all__ = ["create_revision", "exists", "lease", "missing", "mod_revision", "value", "version"]

@@ -27,9 +27,10 @@ from coord.errors import (
     Unavailable,
 )
 from coord.reaper import look_after
+from coord.store import comparing as compare
+from coord.store import operations as op
 from coord.store.caller import Repeat
 from coord.store.kv import SortBy
-from coord.store.txn import Compare, Op, compare, op
 from coord.waiter import Done, Watch, wait_until, while_valid
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from coord.coordination import Coordination
     from coord.local_line import LocalLine
     from coord.session import Session
+    from coord.store.comparing import Compare
+    from coord.store.operations import Op
     from coord.store.txn import TxnResult
     from coord.store.values import KeyValue
 
@@ -79,14 +82,14 @@ class Contender:
         self._home = home
         self.session = session
         self.name = name
-        self.prefix = name + b"/"
+        self.prefix: bytes = name + b"/"
         lease = format(session.lease_id, "x").encode()
-        self.key = self.prefix + lease
+        self.key: bytes = self.prefix + lease
         self._gate = META_PREFIX + b"gate/" + lease + b"/" + name
         self.recipe = recipe
         self._lost_error = lost_error
         self._is_ours = is_ours
-        self.token = 0
+        self.token: int = 0
         self.entry: KeyValue | None = None
         """The entry that was found instead of created, if so."""
         self.behind: bytes | None = None

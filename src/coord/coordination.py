@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from coord.core import Core
+    from coord.runtime.placement import Runtime
+    from coord.runtime.seams import Env
+    from coord.store.lease import Leases
+    from coord.store.txn import TxnRunner
+    from coord.store.watch import WatchMux
 
 T = TypeVar("T")
 
@@ -25,16 +30,16 @@ class Coordination:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.runtime = core.runtime
-        self.env = core.env
-        self.txn = core.txn
-        self.leases = core.leases
-        self.watches = core.watches
-        self.renewals = RenewalPool(core.transport, core.env, core.supervisor)
+        self.runtime: Runtime = core.runtime
+        self.env: Env = core.env
+        self.txn: TxnRunner = core.txn
+        self.leases: Leases = core.leases
+        self.watches: WatchMux = core.watches
+        self.renewals: RenewalPool = RenewalPool(core.transport, core.env, core.supervisor)
         self.sessions: dict[Session, None] = {}
         """Open sessions, in the order of their opening; closed with the client."""
         self._names = Names() if core.options.debug else None
-        self.may_fence = True
+        self.may_fence: bool = True
         """Whether the store lets us write the create fences, below ``_coord/`` (C5)."""
         self._default: Session | None = None
         self._default_lock = asyncio.Lock()

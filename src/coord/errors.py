@@ -158,6 +158,18 @@ class ProtocolError(CoordError):
     """The other side broke the protocol, or is not an etcd v3 endpoint."""
 
 
+class EndpointMismatch(CoordError):
+    """The members advertise client URLs that this client must not use: plain ones with TLS, or the other way round."""
+
+    def __init__(self, urls: tuple[str, ...], *, secure: bool) -> None:
+        self.urls = urls
+        self.secure = secure
+        ours, theirs = (("uses TLS", "plain"), ("does not use TLS", "TLS"))[not secure]
+        super().__init__(
+            f"this client {ours}, but the members advertise only {theirs} URLs: {', '.join(urls)}"
+        )
+
+
 class ClientClosed(CoordError):
     """The client was closed."""
 
@@ -377,8 +389,16 @@ _NOT_APPLIED = frozenset(
         "etcdserver: no leader",
         "etcdserver: leader changed",
         "etcdserver: not capable",
+        "etcdserver: unhealthy cluster",
         "there is no address available",
         "there is no connection available",
+    }
+)
+# Refusals that arrive with UNKNOWN.
+_REFUSED_TEXT = frozenset(
+    {
+        "etcdserver: re-configuration failed due to not enough started members",
+        "etcdserver: unknown method",
     }
 )
 _DENIED = frozenset({StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED})
@@ -410,7 +430,8 @@ _UNCERTAIN = frozenset(
 
 def is_unknown_outcome(error: RpcError) -> bool:
     """Say whether a write that failed with ``error`` may have been applied nevertheless."""
-    return error.sent and error.code in _UNCERTAIN and error.message not in _NOT_APPLIED
+    said_no = error.message in _NOT_APPLIED or error.message in _REFUSED_TEXT
+    return error.sent and error.code in _UNCERTAIN and not said_no
 
 
 def from_status(
@@ -430,6 +451,8 @@ def from_status(
         return TooLarge(code, message)
     if code in _DENIED or message in _DENIED_TEXT:
         return PermissionDenied(message)
+    if message in _REFUSED_TEXT:
+        return RequestRefused(code, message)
     if writes and is_unknown_outcome(error):
         return AmbiguousResult(operation, f"{message} ({code.name})")
     if code is StatusCode.DEADLINE_EXCEEDED:

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from coord.coordination import Coordination
     from coord.local_line import LocalLine
     from coord.session import Session
-    from coord.store.txn import Compare, TxnResult
+    from coord.store.comparing import Compare
+    from coord.store.txn import TxnResult
 
     OnLoss = Literal["cancel", "flag"]
 
@@ -59,17 +60,17 @@ class Grant:
         self._home = home
         self._contender = contender
         self._line = line
-        self.name = contender.text
+        self.name: str = contender.text
         """The name that was acquired."""
-        self.key = contender.key
+        self.key: bytes = contender.key
         """The key in the store that stands for it."""
-        self.token = contender.token
+        self.token: int = contender.token
         """The fencing token; it rises with each grant of the same name."""
         self.session: Session = contender.session
         """The session that it is held through."""
-        self.acquired_at = home.env.clock.mono()
+        self.acquired_at: float = home.env.clock.mono()
         """Monotonic seconds of this machine."""
-        self.lost = OneShot(home.runtime, f"loss of {self.name}")
+        self.lost: OneShot = OneShot(home.runtime, f"loss of {self.name}")
         """Fires once, with the reason, when the grant is lost before its release."""
         self._released = False
         self._hold = begin_hold(

@@ -18,15 +18,17 @@ from coord.errors import CoordError, InvalidArgument, LockLost, LockTimeout
 from coord.grants import Grant, Hold
 from coord.local_line import LocalLine
 from coord.runtime import process_identity
+from coord.store import comparing as compare
+from coord.store import operations as op
 from coord.store.caller import Repeat
 from coord.store.kv import SortBy
-from coord.store.txn import compare, op
 from coord.waiter import while_valid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from coord.coordination import Coordination
+    from coord.errors import LostError
     from coord.grants import OnLoss
     from coord.session import Session
     from coord.store.values import KeyValue
@@ -34,12 +36,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EXPLAIN_WITHIN_S = 0.25
+# Kept: json.dumps() makes an encoder for every call that asks for other separators than the usual.
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class MutexGrant(Grant):
     """A held lock. A reentrant one is given back by the last of its releases."""
 
-    lost_error = LockLost
+    lost_error: type[LostError] = LockLost
 
     def __init__(self, home: Coordination, contender: Contender, line: LocalLine) -> None:
         super().__init__(home, contender, line)
@@ -84,7 +88,7 @@ class Mutex:
         label: str | None = None,
     ) -> None:
         self._home = home
-        self.name = home.claim(check_name(name))
+        self.name: bytes = home.claim(check_name(name))
         """The name, as it stands in the store."""
         self._text = self.name.decode(errors="backslashreplace")
         self._session = session
@@ -207,7 +211,7 @@ class Mutex:
         if self._label is not None:
             entry["label"] = self._label
         entry |= entry_context()
-        return json.dumps(entry, separators=(",", ":")).encode()
+        return _to_json(entry).encode()
 
     # -- reentrancy ------------------------------------------------------------------------------------------------
 

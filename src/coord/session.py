@@ -95,13 +95,13 @@ class Session:
         self._critical = critical
         self._liveness = liveness
         self._liveness_timeout = float(ttl) if liveness_timeout is None else liveness_timeout
-        self.name = name or ""
+        self.name: str = name or ""
         """What the caller named it, for messages."""
-        self.lease_id = lease_id or 0
+        self.lease_id: int = lease_id or 0
         """The lease's id; 0 before the session is open."""
-        self.ttl = 0
+        self.ttl: int = 0
         """Seconds, as the server granted them; 0 before the session is open."""
-        self.expired = OneShot(coordination.runtime, "session expiry")
+        self.expired: OneShot = OneShot(coordination.runtime, "session expiry")
         """Fires once, with the reason, when the session expires."""
         self._deadline = 0.0
         self._confirmed_at = 0.0

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import coord
 import coord.sync
+from coord.store import operations as op
 from coord.store.batch import Item, Kind, Pending, pack
-from coord.store.txn import op
 from tests.sdk.conftest import STORES
 from tests.support.faulty import TXN, Fault, make_faulty
 from tests.support.servers import ServerProcess

@@ -79,7 +79,7 @@ class Script:
     async def open_stream(self, path: str, **options: object) -> MessageStream:
         raise LOST
 
-    def suspect(self) -> None:
+    def suspect(self, endpoint: str | None = None) -> None:
         self.suspicions += 1
 
     async def close(self) -> None:

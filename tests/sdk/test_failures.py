@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -12,7 +11,6 @@ import coord
 from coord import compare, op
 from coord.core import Carrier
 from coord.store.watch import WatchFeed
-from coord.transport import native
 from tests.sdk.conftest import CARRIERS
 from tests.support.proxy import Proxy
 from tests.support.servers import free_port
@@ -225,29 +223,6 @@ async def test_a_watch_ends_when_history_went_with_the_connection(
         with pytest.raises(coord.Compacted) as caught:
             await anext(watch)
         assert caught.value.compact_revision == last
-
-
-async def test_a_dead_connection_is_noticed_by_pings(
-    endpoint: str, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick = dataclasses.replace(native._LIMITS, keepalive_time_s=0.3, keepalive_timeout_s=0.2)
-    monkeypatch.setattr(native, "_LIMITS", quick)
-    async with (
-        coord.connect(endpoint) as direct,
-        Proxy(endpoint) as proxy,
-        coord.connect(proxy.endpoint) as client,
-        client.watch(prefix) as watch,
-    ):
-        proxy.hold_requests()
-        proxy.hold_answers()
-        await direct.put(prefix, "x")
-
-        async def connected_again() -> bool:
-            return proxy.connections > 1
-
-        await reached(connected_again, "the client has given up the silent connection")
-        proxy.pass_on()
-        assert (await anext(watch)).value == b"x"
 
 
 async def test_a_slow_reader_is_parked_and_catches_up(endpoint: str, prefix: str) -> None:

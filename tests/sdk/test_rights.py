@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -40,7 +40,7 @@ async def narrow(store: ServerProcess) -> AsyncIterator[coord.Client]:
 
 
 @contextmanager
-def warnings_of_the_loop() -> Iterator[list[str]]:
+def warnings_of_the_loop() -> Generator[list[str]]:
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
     heard: list[str] = []

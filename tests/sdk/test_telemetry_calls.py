@@ -53,8 +53,7 @@ async def test_a_call_is_a_span_of_the_caller_s(
         "rpc.grpc.status_code": 0,
     }
     if client.endpoints != ("memory:",):
-        host, _, port = client.endpoints[0].removeprefix("http://").rpartition(":")
-        assert place == [host, int(port)]
+        assert ":".join(map(str, place)) in [e.removeprefix("http://") for e in client.endpoints]
     assert put.status.status_code is StatusCode.UNSET
     assert "secret" not in put.to_json()
     assert listener.count("coord.client.call.duration", rpc__method="Put") == 1

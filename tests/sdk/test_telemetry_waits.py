@@ -18,7 +18,9 @@ from coord._telemetry import MUTEX, link_to_holder, observed_wait
 from coord._telemetry.notes import reason_of
 from coord.local_line import LocalLine
 from coord.runtime import real_env
-from coord.store.txn import Compare, Op, TxnResult
+from coord.store.comparing import Compare
+from coord.store.operations import Op
+from coord.store.txn import TxnResult
 from tests.support.proxy import Proxy
 from tests.support.telemetry import Listener, attributes_of, context_of, listening
 

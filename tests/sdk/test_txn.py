@@ -8,7 +8,7 @@ import pytest
 
 import coord
 from coord import compare, op
-from coord.store.txn import Compare
+from coord.store.comparing import Compare
 
 
 async def test_branches(client: coord.Client, prefix: str) -> None:

@@ -102,8 +102,8 @@ class BreakingTransport:
         stream = await self.inner.open_stream(path, timeout=timeout, metadata=metadata, avoid=avoid)
         return BreakingStream(stream, self._chance, self)
 
-    def suspect(self) -> None:
-        self.inner.suspect()
+    def suspect(self, endpoint: str | None = None) -> None:
+        self.inner.suspect(endpoint)
 
     async def close(self) -> None:
         await self.inner.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coord.testing.chaos import ChaosProxy, Links
 from coord.testing.chaos.links import CLIENTS, HELD
 
-_NAME = "server"
+_NAME, _STRANDED = "server", "stranded"
 
 
 class Proxy(ChaosProxy):
@@ -49,6 +49,13 @@ class Proxy(ChaosProxy):
     def hold_answers(self) -> None:
         """Keep what the server sends from now on."""
         self._line.set(_NAME, CLIENTS, HELD)
+
+    def strand(self) -> None:
+        """Let nothing through any more on the connections that exist, and keep them open; new ones pass."""
+        for connection in self._connections:
+            connection.caller = _STRANDED
+        self._line.set(_STRANDED, _NAME, HELD)
+        self._line.set(_NAME, _STRANDED, HELD)
 
     def pass_on(self) -> None:
         """Forward again, first what was held."""

@@ -105,8 +105,8 @@ class SpyingTransport:
     ) -> Cancellable:
         return self.inner.start_unary(path, request, done, timeout=timeout, metadata=metadata)
 
-    def suspect(self) -> None:
-        self.inner.suspect()
+    def suspect(self, endpoint: str | None = None) -> None:
+        self.inner.suspect(endpoint)
 
     async def close(self) -> None:
         await self.inner.close()

@@ -142,7 +142,35 @@ GROUPS = (
         slug="cluster",
         title="Cluster",
         about="The members behind the endpoints.",
-        names=("coord.Member", "coord.MemberStatus"),
+        names=(
+            "coord.Cluster",
+            "coord.Member",
+            "coord.MemberStatus",
+            "coord.Maintenance",
+            "coord.EndpointStatus",
+            "coord.Alarm",
+            "coord.AlarmType",
+            "coord.KeyspaceHash",
+            "coord.SavedSnapshot",
+            "coord.DowngradeAction",
+        ),
+    ),
+    Group(
+        slug="connection",
+        title="Connection",
+        about="Where a client is connected, and what it is doing.",
+        names=(
+            "coord.Connection",
+            "coord.ConnectionState",
+            "coord.EndpointHealth",
+            "coord.Explanation",
+            "coord.ClientExplanation",
+            "coord.NameExplanation",
+            "coord.Place",
+            "coord.Waiting",
+            "coord.SessionReport",
+            "coord.WatchReport",
+        ),
     ),
     Group(
         slug="errors",
@@ -196,5 +224,5 @@ HIDDEN = frozenset(
 )
 """Members that other rooms call and applications do not, as in ``tests/sdk/test_sync_parity.py``."""
 
-HIDDEN_ATTRIBUTES = frozenset({"Session.gate_revisions", "Session.lines"})
+HIDDEN_ATTRIBUTES = frozenset({"Session.doubts", "Session.gate_revisions", "Session.lines"})
 """Attributes of that kind."""

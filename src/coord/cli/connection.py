@@ -44,7 +44,7 @@ class Store:
         self.client = client
         self.settings = settings
         self.core: Core = client._core  # noqa: SLF001 - one product, two faces  # pyright: ignore[reportPrivateUsage]
-        self.printer = Printer(as_json=settings.write_out == "json", as_hex=settings.hex)
+        self.printer: Printer = Printer(as_json=settings.write_out == "json", as_hex=settings.hex)
 
     async def call(
         self, rpc: Rpc[Req, Resp], request: Req, *, repeat: Repeat = Repeat.READ

@@ -192,7 +192,7 @@ class Command(click.Command):
 class Group(click.Group):
     """A group of commands that also takes the global options, and unique beginnings of names."""
 
-    command_class = Command
+    command_class: type[click.Command] | None = Command
 
     @override
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from coord.target import TlsConfig
 
 
-def connect(
+def connect(  # noqa: PLR0913 - everything that a client can be told
     endpoints: str | Sequence[str] | None = None,
     *,
     tls: TlsConfig | None = None,
@@ -37,6 +37,7 @@ def connect(
     name: str | None = None,
     debug: bool = False,
     max_txn_ops: int = DEFAULT_MAX_TXN_OPS,
+    auto_sync: float | None = None,
 ) -> Connecting:
     """Connect to a store: ``async with coord.connect() as client``, or ``client = await coord.connect()``.
 
@@ -50,6 +51,8 @@ def connect(
     ``request_timeout`` in seconds bounds every single request; None means the URL's, else 10.
     ``runtime="inline"`` runs the client on the caller's loop instead of a thread of its own: lower latency, but a
     blocked loop then blocks lease renewals too, and other loops and threads must not outlive it.
+    ``auto_sync`` in seconds lets the endpoints follow the cluster's members, asked for that often; see
+    :meth:`Client.sync_endpoints`. None keeps the list.
     ``name`` appears in the name of the thread and in messages.
     ``debug=True`` looks for mistakes at some cost: recipes whose names would count each other's keys raise
     :class:`NameConflict`.
@@ -67,6 +70,8 @@ def connect(
         raise InvalidArgument(f"request_timeout must be more than 0 seconds, not {limit}")
     if max_txn_ops < 1:
         raise InvalidArgument(f"max_txn_ops must be at least 1, not {max_txn_ops}")
+    if auto_sync is not None and not auto_sync > 0:
+        raise InvalidArgument(f"auto_sync must be None or more than 0 seconds, not {auto_sync}")
     if runtime not in ("thread", "inline"):
         raise InvalidArgument(f"runtime must be 'thread' or 'inline', not {runtime!r}")
     if transport not in ("native", "grpcio"):
@@ -92,6 +97,7 @@ def connect(
             debug=debug,
             namespace=space or target.namespace,
             max_txn_ops=max_txn_ops,
+            auto_sync=auto_sync,
         )
     )
 

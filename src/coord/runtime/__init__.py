@@ -15,6 +15,7 @@ the simulator replaces the loop itself.
 """
 
 from coord.runtime.crossing import Batcher
+from coord.runtime.files import AtomicFile
 from coord.runtime.invariants import InvariantViolation, invariant
 from coord.runtime.loops import new_loop
 from coord.runtime.placement import ForkedRuntime, LoopThread, Runtime, RuntimeStopped
@@ -44,6 +45,7 @@ from coord.runtime.tasks import Supervisor, finish, start_task
 
 __all__ = [
     "Address",
+    "AtomicFile",
     "Batcher",
     "Clock",
     "Env",

@@ -21,8 +21,8 @@ from coord.errors import (
     InvalidArgument,
     Unavailable,
 )
+from coord.store import operations as op
 from coord.store.keys import to_key
-from coord.store.txn import op
 from coord.store.values import RangeResult
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from coord.store.kv import KV
-    from coord.store.txn import Op, TxnRunner
+    from coord.store.operations import Op
+    from coord.store.txn import TxnRunner
     from coord.store.values import DeleteResult, KeyValue, PutResult
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ class Pending(Generic[T]):
     __slots__ = ("_error", "_send", "_value", "key")
 
     def __init__(self, key: bytes, send: Callable[[], Awaitable[object]]) -> None:
-        self.key = key
+        self.key: bytes = key
         self._send = send
         self._value: T | _Nothing = _Nothing.YET
         self._error: CoordError | None = None

@@ -10,6 +10,7 @@ callers share the runtime thread cheaply.
 from __future__ import annotations
 
 import asyncio
+import copy
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from coord._telemetry import Telemetry
     from coord.rpc.metadata import Metadata
     from coord.runtime import Runtime
+    from coord.runtime.seams import Env
     from coord.transport import Cancellable, Transport
     from coord.wire.methods import Rpc
 
@@ -82,8 +84,14 @@ class Caller:
     def __init__(self, transport: Transport, runtime: Runtime, *, request_timeout: float) -> None:
         self.transport = transport
         self.runtime = runtime
-        self.env = runtime.env
+        self.env: Env = runtime.env
         self.request_timeout = request_timeout
+
+    def over(self, transport: Transport) -> Caller:
+        """Return a caller that does the same over another transport."""
+        other = copy.copy(self)
+        other.transport = transport
+        return other
 
     async def call(
         self,
@@ -168,14 +176,15 @@ class Caller:
         self, path: str, request: bytes, limit: float, metadata: Metadata
     ) -> Awaitable[bytes]:
         """Make one attempt, here if this is the runtime's loop, else over there."""
-        if self.runtime.on_runtime():
+        loop = asyncio.get_running_loop()
+        if loop is self.runtime.loop:
             self.runtime.check_process()
             return self.transport.unary(path, request, timeout=limit, metadata=metadata)
 
         def begin(done: Callable[[bytes | Exception], None]) -> Cancellable:
             return self.transport.start_unary(path, request, done, timeout=limit, metadata=metadata)
 
-        return self.runtime.exchange(begin)
+        return self.runtime.exchange(begin, loop)
 
     def failure(self, path: str, error: RpcError, repeat: Repeat, limit: float) -> CoordError:
         """Return what to raise for a call that failed with ``error`` for good."""

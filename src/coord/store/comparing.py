@@ -11,7 +11,7 @@ A comparison of the *value* of a missing key never holds, not even ``!=``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
@@ -100,62 +100,52 @@ class Operand:
             "a value cannot be compared with >=: turn the branches round and use <"
         )
 
-    __hash__ = None  # type: ignore[assignment] # two of them are never equal in Python's sense
+    __hash__: ClassVar[None] = None  # type: ignore[assignment] # two of them are never equal in Python's sense
 
 
-class compare:  # noqa: N801 - reads as a verb where it is used: compare.version("k") == 0
-    """Left sides of comparisons, each on one key, on ``[key, end)``, or on a prefix."""
+def _operand(field: str, key: str | bytes, end: str | bytes | None, *, prefix: bool) -> Operand:
+    start = to_key(key)
+    if prefix and end is not None:
+        raise InvalidArgument("give either end or prefix, not both")
+    if prefix:
+        return Operand(field, start, prefix_end(start))
+    return Operand(field, start, b"" if end is None else to_bytes(end, "end"))
 
-    @staticmethod
-    def _operand(field: str, key: str | bytes, end: str | bytes | None, *, prefix: bool) -> Operand:
-        start = to_key(key)
-        if prefix and end is not None:
-            raise InvalidArgument("give either end or prefix, not both")
-        if prefix:
-            return Operand(field, start, prefix_end(start))
-        return Operand(field, start, b"" if end is None else to_bytes(end, "end"))
 
-    @staticmethod
-    def version(
-        key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False
-    ) -> Operand:
-        """Compare the number of puts since creation; 0 for a missing key."""
-        return compare._operand("version", key, end, prefix=prefix)
+def version(key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False) -> Operand:
+    """Compare the number of puts since creation; 0 for a missing key."""
+    return _operand("version", key, end, prefix=prefix)
 
-    @staticmethod
-    def create_revision(
-        key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False
-    ) -> Operand:
-        """Compare the revision that created the key; 0 for a missing key."""
-        return compare._operand("create_revision", key, end, prefix=prefix)
 
-    @staticmethod
-    def mod_revision(
-        key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False
-    ) -> Operand:
-        """Compare the revision of the last put; 0 for a missing key."""
-        return compare._operand("mod_revision", key, end, prefix=prefix)
+def create_revision(
+    key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False
+) -> Operand:
+    """Compare the revision that created the key; 0 for a missing key."""
+    return _operand("create_revision", key, end, prefix=prefix)
 
-    @staticmethod
-    def value(key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False) -> Operand:
-        """Compare the value's bytes; never holds for a missing key."""
-        return compare._operand("value", key, end, prefix=prefix)
 
-    @staticmethod
-    def lease(key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False) -> Operand:
-        """Compare the lease that the key is attached to; 0 for none and for a missing key."""
-        return compare._operand("lease", key, end, prefix=prefix)
+def mod_revision(
+    key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False
+) -> Operand:
+    """Compare the revision of the last put; 0 for a missing key."""
+    return _operand("mod_revision", key, end, prefix=prefix)
 
-    @staticmethod
-    def exists(
-        key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False
-    ) -> Compare:
-        """Hold if the key exists, or any key of the range does."""
-        return compare.version(key, end=end, prefix=prefix) > 0
 
-    @staticmethod
-    def missing(
-        key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False
-    ) -> Compare:
-        """Hold if the key does not exist, or no key of the range does."""
-        return compare.version(key, end=end, prefix=prefix) == 0
+def value(key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False) -> Operand:
+    """Compare the value's bytes; never holds for a missing key."""
+    return _operand("value", key, end, prefix=prefix)
+
+
+def lease(key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False) -> Operand:
+    """Compare the lease that the key is attached to; 0 for none and for a missing key."""
+    return _operand("lease", key, end, prefix=prefix)
+
+
+def exists(key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False) -> Compare:
+    """Hold if the key exists, or any key of the range does."""
+    return version(key, end=end, prefix=prefix) > 0
+
+
+def missing(key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False) -> Compare:
+    """Hold if the key does not exist, or no key of the range does."""
+    return version(key, end=end, prefix=prefix) == 0

@@ -31,8 +31,8 @@ class Keyspace:
     __slots__ = ("_last", "prefix", "size")
 
     def __init__(self, prefix: bytes = b"") -> None:
-        self.prefix = prefix
-        self.size = len(prefix)
+        self.prefix: bytes = prefix
+        self.size: int = len(prefix)
         self._last = prefix_end(prefix) if prefix else FROM_KEY
 
     def key(self, key: bytes) -> bytes:

@@ -27,15 +27,19 @@ from coord.errors import (
     PermissionDenied,
     Unavailable,
 )
+from coord.store import comparing as compare
+from coord.store import operations as op
 from coord.store.caller import Repeat
-from coord.store.txn import compare, op, present_state
+from coord.store.txn import present_state
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from coord.runtime import Runtime
+    from coord.store.comparing import Compare
     from coord.store.lease import Leases
-    from coord.store.txn import Compare, Op, TxnResult, TxnRunner
+    from coord.store.operations import Op
+    from coord.store.txn import TxnResult, TxnRunner
 
 MARKER_PREFIX = b"_coord/op/"
 MARKER_OPS = 1

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from coord.runtime import Env
     from coord.store.kv import KV
     from coord.store.marker import Markers
+    from coord.store.operations import Op
     from coord.store.stm_check import Conditions
     from coord.store.stm_txn import Isolation
-    from coord.store.txn import Op, TxnResult, TxnRunner
+    from coord.store.txn import TxnResult, TxnRunner
 
 T = TypeVar("T")
 

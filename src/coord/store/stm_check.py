@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from coord.store.txn import compare, op
+from coord.store import comparing as compare
+from coord.store import operations as op
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coord.errors import LostError
-    from coord.store.txn import Compare, Op, TxnResult
+    from coord.store.comparing import Compare
+    from coord.store.operations import Op
+    from coord.store.txn import TxnResult
     from coord.store.values import KeyValue, RangeResult
 
 Bounds = tuple[bytes, bytes]

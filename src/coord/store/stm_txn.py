@@ -16,19 +16,20 @@ from coord.errors import (
     FutureRevision,
     InvalidArgument,
 )
+from coord.store import operations as op
 from coord.store.keys import prefix_range, to_bytes, to_key
 from coord.store.kv import range_request
 from coord.store.paging import DEFAULT_PAGE_SIZE, Pages
 from coord.store.stm_check import Conditions, covers
-from coord.store.txn import op
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeVar
 
     from coord.store.kv import KV
+    from coord.store.operations import Op
     from coord.store.stm_check import Bounds, Guarding, Known
-    from coord.store.txn import Op, TxnResult, TxnRunner
+    from coord.store.txn import TxnResult, TxnRunner
     from coord.store.values import KeyValue, RangeResult
 
     T = TypeVar("T")
@@ -80,7 +81,7 @@ class StmTxn:
         self._writes: dict[bytes, _Write] = {}
         self.grants: list[Guarding] = []
         self._first_read = asyncio.Lock()
-        self.last_revision = known.revision
+        self.last_revision: int = known.revision
         self.doomed: AttemptDoomed | None = None
         self._ended = False
 

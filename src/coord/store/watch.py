@@ -35,7 +35,7 @@ from coord.rpc.status import RpcError, StatusCode
 from coord.store.caller import decode
 from coord.store.heartbeat import Heartbeat, Pulse
 from coord.store.keyspace import EVERYTHING, Keyspace
-from coord.store.values import EventType, KeyValue, WatchBatch, WatchEvent
+from coord.store.values import WatchBatch, events_from_wire
 from coord.store.watch_rights import REFUSALS_MAX, denial, is_about_the_user
 from coord.wire import methods, rpc_pb2
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 _FEED_EVENTS = 4096  # per feed; a few MB at usual sizes
 _RETRY_MIN_S = 0.02
 _RETRY_MAX_S = 1.0
+_NO_LEADER_TEXT = "etcdserver: no leader"
 _COMPACTED_TEXT = "etcdserver: mvcc: required revision has been compacted"
 
 
@@ -74,8 +75,8 @@ class WatchFeed:
         self._keyspace = keyspace
         self.spec = spec
         self.watch_id = watch_id
-        self.next_revision = spec.start_revision
-        self.created = asyncio.Event()
+        self.next_revision: int = spec.start_revision
+        self.created: asyncio.Event = asyncio.Event()
         self._batches: deque[WatchBatch] = deque()
         self._taken = 0  # batches taken from the front, over all time
         self._fragments: list[kv_pb2.Event] = []
@@ -83,16 +84,16 @@ class WatchFeed:
         self._wake: asyncio.Event = asyncio.Event()
         self._error: CoordError | None = None
         self.parked = False
-        self.closed = False
-        self.store_revision = 0
+        self.closed: bool = False
+        self.store_revision: int = 0
         """The newest revision that the store has told on this watch; may be ahead of what it has delivered."""
-        self.live = False
+        self.live: bool = False
         """Whether the server watches for us now."""
-        self.lost_at = 0.0
+        self.lost_at: float = 0.0
         """When it last stopped to, in seconds of the clock: the moment of the last message before."""
         self._created_revision = 0
         self._is_covered = False
-        self.refusals = 0  # in a row, although the store would let us read
+        self.refusals: int = 0  # in a row, although the store would let us read
 
     async def next(self) -> WatchBatch:
         """Return the next batch: whole revisions in order, or no events for a progress notification.
@@ -160,6 +161,11 @@ class WatchFeed:
             raise self._error
 
     @property
+    def buffered(self) -> int:
+        """How many events wait for the reader."""
+        return self._buffered
+
+    @property
     def ended(self) -> bool:
         """Whether no more will come."""
         return self._error is not None
@@ -214,8 +220,9 @@ class WatchFeed:
             return
         wire = [*self._fragments, *response.events] if self._fragments else response.events
         self._fragments = []
-        skip = self._keyspace.size
-        events = [_event(e, skip) for e in wire if e.kv.mod_revision >= self.next_revision]
+        events = events_from_wire(
+            wire, self.next_revision, with_previous=self.spec.prev_kv, skip=self._keyspace.size
+        )
         if not wire:
             self.on_progress(response.header.revision)
             return
@@ -249,14 +256,6 @@ class WatchFeed:
         self._wake.set()
 
 
-def _event(event: kv_pb2.Event, skip: int) -> WatchEvent:
-    return WatchEvent(
-        type=EventType.DELETE if event.type else EventType.PUT,
-        kv=KeyValue.from_wire(event.kv, skip),
-        previous=KeyValue.from_wire(event.prev_kv, skip) if event.HasField("prev_kv") else None,
-    )
-
-
 class WatchMux:
     """All watches of a client on one stream, which is reopened for as long as there are watches."""
 
@@ -282,11 +281,11 @@ class WatchMux:
         self._useful = False
         self._last_id = 0
         self._closed = False
-        self.pulse = Pulse()
+        self.pulse: Pulse = Pulse()
         """How patient the heartbeat of the next stream is."""
-        self.stream_number = 0
+        self.stream_number: int = 0
         """Counts the streams that were opened."""
-        self.member_id = 0
+        self.member_id: int = 0
         """The member that answers on the present stream; 0 until it has said something."""
         self._heard_at = 0.0
         self._progress_asked = 0
@@ -295,6 +294,10 @@ class WatchMux:
     def __len__(self) -> int:
         """Return the number of open watches."""
         return len(self._feeds)
+
+    def feeds(self) -> tuple[WatchFeed, ...]:
+        """Return the open watches."""
+        return tuple(self._feeds.values())
 
     def open(self, spec: WatchSpec) -> WatchFeed:
         """Start a watch. It becomes active in the background; await ``feed.created`` to know when."""
@@ -463,6 +466,8 @@ class WatchMux:
         except RpcError as error:
             if self._is_final(error):
                 raise
+            if error.message == _NO_LEADER_TEXT:
+                self._transport.suspect(stream.endpoint)  # other calls had better not wait there
         except ProtocolError as error:
             self._fail_all(error)
         finally:

@@ -19,6 +19,7 @@ What differs, because threads differ from tasks:
 * :meth:`AmbiguousResult.resolve` blocks.
 """
 
+from coord.sync._endpoints import Cluster, Maintenance
 from coord.sync._portal import AmbiguousResult, Iteration
 from coord.sync.auth import Auth
 from coord.sync.batch import Batch, Pending
@@ -40,10 +41,12 @@ __all__ = [
     "Batch",
     "Cache",
     "Client",
+    "Cluster",
     "Election",
     "Grant",
     "Hold",
     "Iteration",
+    "Maintenance",
     "Mutex",
     "MutexGrant",
     "NodeCache",

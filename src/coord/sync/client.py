@@ -14,6 +14,7 @@ from coord.runtime import Runtime, real_env
 from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
 from coord.sync._auth import AuthCalls
 from coord.sync._cluster import ClusterCalls
+from coord.sync._endpoints import EndpointCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
 from coord.sync._portal import Portal
@@ -43,6 +44,7 @@ def connect(
     name: str | None = None,
     debug: bool = False,
     max_txn_ops: int = DEFAULT_MAX_TXN_OPS,
+    auto_sync: float | None = None,
 ) -> Client:
     """Connect to a store: ``with coord.sync.connect() as client``, or keep the client and close it yourself.
 
@@ -60,6 +62,7 @@ def connect(
         name=name,
         debug=debug,
         max_txn_ops=max_txn_ops,
+        auto_sync=auto_sync,
     )
     return _open(connecting._options)  # noqa: SLF001 - one product, two faces  # pyright: ignore[reportPrivateUsage]
 
@@ -84,7 +87,7 @@ def _open(options: Options) -> Client:
         raise
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, AuthCalls, ViewCalls):
+class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, AuthCalls, ViewCalls):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 
     A call waits until it has its answer; from a coroutine it would block the whole loop.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from coord.store.txn import Compare
+    from coord.store.comparing import Compare
 
 A_co = TypeVar("A_co", bound=grants.Grant, covariant=True)
 

@@ -34,7 +34,7 @@ class _Still(selectors.SelectSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 1000.0
+        self.now: float = 1000.0
         self.passages: deque[_Passage] = deque()
         self.flying = 0
 
@@ -68,7 +68,7 @@ class StillLoop(asyncio.SelectorEventLoop):
     """Its ``time()`` passes only by the :class:`Clock` that it is given to."""
 
     def __init__(self) -> None:
-        self.still = _Still()
+        self.still: _Still = _Still()
         super().__init__(self.still)
 
     @override

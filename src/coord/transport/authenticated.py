@@ -10,6 +10,7 @@ about it: open another, which carries a fresh token, and go on where it was.
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from typing import TYPE_CHECKING
 
 from coord.rpc.status import RpcError, StatusCode
@@ -109,7 +110,7 @@ class AuthenticatedTransport:
         self.inner = inner
         self.env = env
         self._supervisor = Supervisor(self._broken)
-        self.tokens = TokenSource(inner, env, self._supervisor, credentials)
+        self.tokens: TokenSource = TokenSource(inner, env, self._supervisor, credentials)
 
     @property
     def closed(self) -> bool:
@@ -227,9 +228,16 @@ class AuthenticatedTransport:
             # It may well be good still, and streams are most needed when logins fail.
             return current
 
-    def suspect(self) -> None:
+    def suspect(self, endpoint: str | None = None) -> None:
         """See :class:`coord.transport.Transport`."""
-        self.inner.suspect()
+        self.inner.suspect(endpoint)
+
+    def over(self, inner: Transport) -> AuthenticatedTransport:
+        """Return the same user on another carrier, with the same token."""
+        other = copy(self)
+        other.inner = inner
+        other._supervisor = Supervisor(self._broken)  # noqa: SLF001 - of the same class
+        return other
 
     async def close(self) -> None:
         """See :class:`coord.transport.Transport`."""

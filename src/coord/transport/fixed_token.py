@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -71,9 +72,15 @@ class FixedTokenTransport:
             path, timeout=timeout, metadata=self._metadata + metadata, avoid=avoid
         )
 
-    def suspect(self) -> None:
+    def suspect(self, endpoint: str | None = None) -> None:
         """See :class:`coord.transport.Transport`."""
-        self.inner.suspect()
+        self.inner.suspect(endpoint)
+
+    def over(self, inner: Transport) -> FixedTokenTransport:
+        """Return the same on another carrier."""
+        other = copy(self)
+        other.inner = inner
+        return other
 
     async def close(self) -> None:
         """See :class:`coord.transport.Transport`."""

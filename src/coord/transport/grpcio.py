@@ -19,6 +19,8 @@ from coord._telemetry import observed_stream
 from coord.errors import InvalidArgument
 from coord.rpc.status import RpcError, StatusCode
 from coord.runtime import Supervisor, UnixAddress, read_bytes
+from coord.transport.health import ConnectionState, HealthBoard
+from coord.transport.limits import CarrierLimits
 from coord.transport.reloading import Reloading, context_of
 
 if TYPE_CHECKING:
@@ -29,19 +31,17 @@ if TYPE_CHECKING:
     from coord.target import Endpoint, TlsConfig
     from coord.transport.base import Cancellable, MessageStream
 
-_STAGGER_S = 0.25
 # How long another endpoint may take to answer before the one to avoid is taken nevertheless.
 _AVOID_PATIENCE_S = 1.0
-_SUSPICION_S = 5.0  # as in the native transport
 # How often files are looked at while nothing can be reached.
 _FILES_LOOKED_AT_S = 1.0
 _RETIRE_GRACE_S = 30.0
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 0),
+    # By default gRPC stops to ping after two pings on a stream that sends nothing, such as a watch.
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -55,20 +55,47 @@ _NEVER_SENT = ("failed to connect", "connection refused", "dns resolution failed
 _LOST_AT_A_WRITE = "Internal error from Core"
 
 
+_STATES = {
+    grpc.ChannelConnectivity.IDLE: ConnectionState.IDLE,
+    grpc.ChannelConnectivity.CONNECTING: ConnectionState.CONNECTING,
+    grpc.ChannelConnectivity.READY: ConnectionState.READY,
+    grpc.ChannelConnectivity.TRANSIENT_FAILURE: ConnectionState.UNAVAILABLE,
+}
+_FAILED = "gRPC could not connect"  # it does not tell why
+
+
 class _Peer:
     channel: grpc.aio.Channel
     credentials: grpc.ChannelCredentials | None
 
-    def __init__(self, endpoint: Endpoint, server_name: str | None) -> None:
+    def __init__(self, endpoint: Endpoint, server_name: str | None, limits: CarrierLimits) -> None:
+        self.endpoint = endpoint
         self.name = endpoint.text
         self.address = endpoint.address
-        self._endpoint = endpoint
         self._server_name = server_name
+        self._limits = limits
+        self.retired = False  # it has left the list
+        self.watcher: asyncio.Task[None] | None = None
+        # Calls and streams that run. Closing a channel of gRPC ends only those that somebody waits for just then.
+        self.calls: dict[Cancellable, None] = {}
+        self.quiet = asyncio.Event()
+        self.quiet.set()
 
     def open(self, credentials: grpc.ChannelCredentials | None) -> None:
         """Make a channel, without TLS if there are no credentials."""
         self.credentials = credentials
-        self.channel = _channel(self._endpoint, credentials, self._server_name)
+        self.channel = _channel(self.endpoint, credentials, self._server_name, self._limits)
+
+    def enter(self, call: Cancellable) -> None:
+        """Know a call until it has ended."""
+        self.calls[call] = None
+        self.quiet.clear()
+
+    def leave(self, call: Cancellable) -> None:
+        """Forget it. A callback of gRPC's would keep the call, and with it the connection, in a cycle."""
+        self.calls.pop(call, None)
+        if not self.calls:
+            self.quiet.set()
 
 
 class _Started:
@@ -87,9 +114,11 @@ class _Started:
 class GrpcioStream:
     """A stream of gRPC. Its one sender task keeps the order of messages."""
 
-    def __init__(self, call: Any, endpoint: str, supervisor: Supervisor) -> None:  # noqa: ANN401 - grpc's calls are generic in untyped ways
-        self.endpoint = endpoint
+    def __init__(self, call: Any, peer: _Peer, supervisor: Supervisor) -> None:  # noqa: ANN401 - grpc's calls are generic in untyped ways
+        self.endpoint = peer.name
+        self._peer = peer
         self._call = call
+        peer.enter(self)
         self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._sender = supervisor.spawn(self._send_all(), name="grpcio-stream")
 
@@ -114,6 +143,7 @@ class GrpcioStream:
         try:
             message = await self._call.read()
         except grpc.RpcError as error:
+            self._peer.leave(self)
             raise _error(error) from error
         except asyncio.CancelledError:
             # gRPC raises this too when the call was cancelled by ourselves, which is not the reader's cancellation.
@@ -121,6 +151,7 @@ class GrpcioStream:
                 raise RpcError(StatusCode.CANCELLED, "the stream was cancelled") from None
             raise
         if message is grpc.aio.EOF:
+            self._peer.leave(self)
             self._sender.cancel()
             return None
         received: bytes = message
@@ -128,6 +159,7 @@ class GrpcioStream:
 
     def cancel(self) -> None:
         """See :class:`coord.transport.MessageStream`."""
+        self._peer.leave(self)
         self._sender.cancel()
         self._call.cancel()
 
@@ -144,19 +176,27 @@ class GrpcioTransport:
     """See :class:`coord.transport.Transport`. Raises :class:`InvalidArgument` for TLS settings gRPC cannot do."""
 
     def __init__(
-        self, endpoints: tuple[Endpoint, ...], env: Env, *, tls: TlsConfig | None = None
+        self,
+        endpoints: tuple[Endpoint, ...],
+        env: Env,
+        *,
+        tls: TlsConfig | None = None,
+        limits: CarrierLimits | None = None,
     ) -> None:
         self._env = env
+        self._limits = limits or CarrierLimits()
         self._tls = Reloading(tls, env, _credentials) if tls is not None else None
-        self._peers = [_Peer(e, tls.server_name if tls else None) for e in endpoints]
-        for peer in self._peers:
-            peer.open(self._tls.current if self._tls is not None else None)
+        self._server_name = tls.server_name if tls is not None else None
+        self._peers = [self._peer(e) for e in endpoints]
         self._retired: dict[grpc.aio.Channel, None] = {}
+        self.health = HealthBoard(env.clock, self.endpoints)
+        self._waiting = 0
+        self._draining: dict[_Peer, None] = {}
         self._first = int(env.rand.uniform(0, len(endpoints))) % len(endpoints)
         self._supervisor = Supervisor(self._broken)
         self._suspect: str | None = None
         self._suspect_until = 0.0
-        self.closed = False
+        self.closed: bool = False
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -167,6 +207,64 @@ class GrpcioTransport:
     def current(self) -> Address | None:
         """See :class:`coord.transport.Transport`; the one that comes first, since gRPC connects as it likes."""
         return self._peers[self._first].address
+
+    @property
+    def open_calls(self) -> int:
+        """See :class:`coord.transport.ClientTransport`."""
+        return self._waiting + sum(len(peer.calls) for peer in [*self._peers, *self._draining])
+
+    def _peer(self, endpoint: Endpoint) -> _Peer:
+        peer = _Peer(endpoint, self._server_name, self._limits)
+        peer.open(self._tls.current if self._tls is not None else None)
+        return peer
+
+    def set_endpoints(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """See :class:`coord.transport.ClientTransport`."""
+        if self.closed:
+            return
+        used = self._peers[self._first]
+        known = {peer.endpoint.address: peer for peer in self._peers}
+        self._peers = [
+            known.pop(e.address) if e.address in known else self._peer(e) for e in endpoints
+        ]
+        self._first = self._peers.index(used) if used in self._peers else 0
+        self.health.replace(self.endpoints)
+        for peer in known.values():
+            peer.retired = True
+            self._draining[peer] = None
+            self._supervisor.spawn(self._drain(peer), name=f"drain {peer.name}")
+
+    async def _drain(self, peer: _Peer) -> None:
+        if peer.watcher is not None:
+            peer.watcher.cancel()
+            await asyncio.wait({peer.watcher})
+        try:
+            async with asyncio.timeout(self._limits.drain):
+                await peer.quiet.wait()
+        except TimeoutError:
+            pass
+        finally:  # at once, when the client closes meanwhile
+            for call in list(peer.calls):
+                call.cancel()
+            self._draining.pop(peer, None)
+            await peer.channel.close()
+
+    async def _watch(self, peer: _Peer) -> None:
+        """Tell what gRPC does about an endpoint, from its first use on."""
+        state = peer.channel.get_state()
+        failed = False
+        while state in _STATES:
+            known = _STATES[state]
+            if known is ConnectionState.UNAVAILABLE:
+                failed = True
+                self.health.note(peer.name, known, _FAILED)
+            elif known is ConnectionState.READY or not failed:  # it rests between attempts, too
+                failed = False
+                self.health.note(peer.name, known)
+            if known is ConnectionState.READY and self.health.read().endpoint is None:
+                self.health.use(self._peers[self._first].name)
+            await peer.channel.wait_for_state_change(state)
+            state = peer.channel.get_state()
 
     def start_unary(
         self,
@@ -218,16 +316,24 @@ class GrpcioTransport:
     ) -> bytes:
         left = max(0.001, deadline - self._env.clock.mono())
         try:
-            call: Any = peer.channel.unary_unary(path)  # pyright: ignore[reportUnknownVariableType]
-            answer: bytes = await call(request, timeout=left, metadata=metadata)
+            opener: Any = peer.channel.unary_unary(path)  # pyright: ignore[reportUnknownVariableType]
+            call = opener(request, timeout=left, metadata=metadata)
+            peer.enter(call)
+            try:
+                answer: bytes = await call
+            finally:
+                peer.leave(call)
         except grpc.RpcError as error:
             raise _error(error) from error
         except grpc.aio.UsageError as error:
-            raise _closed() from error
+            raise _closed() if self.closed else _left(sent=False) from error
         except asyncio.CancelledError:
             # gRPC raises it here, too, when the channel is closed, which is not the caller's cancellation.
-            if self.closed and not _is_cancelling():
-                raise RpcError(StatusCode.CANCELLED, "the client is closed") from None
+            if not _is_cancelling():
+                if self.closed:
+                    raise RpcError(StatusCode.CANCELLED, "the client is closed") from None
+                if peer.retired:
+                    raise _left(sent=True) from None
             raise
         return answer
 
@@ -236,27 +342,41 @@ class GrpcioTransport:
     ) -> MessageStream:
         """See :class:`coord.transport.Transport`."""
         peer = await self._ready(timeout, avoid)
-        opener: Any = peer.channel.stream_stream(path)  # pyright: ignore[reportUnknownVariableType]
-        return observed_stream(
-            path,
-            metadata,
-            peer.address,
-            lambda sent: GrpcioStream(opener(metadata=sent), peer.name, self._supervisor),
-        )
 
-    def suspect(self) -> None:
+        def begin(sent: Metadata) -> GrpcioStream:
+            try:
+                opener: Any = peer.channel.stream_stream(path)  # pyright: ignore[reportUnknownVariableType]
+                call = opener(metadata=sent)
+            except grpc.aio.UsageError as error:
+                raise _closed() if self.closed else _left(sent=False) from error
+            return GrpcioStream(call, peer, self._supervisor)
+
+        return observed_stream(path, metadata, peer.address, begin)
+
+    def suspect(self, endpoint: str | None = None) -> None:
         """See :class:`coord.transport.Transport`."""
         now = self._env.clock.mono()
-        if len(self._peers) > 1 and now >= self._suspect_until:
-            self._suspect = self._peers[self._first].name
-            self._suspect_until = now + _SUSPICION_S
-            self._first = (self._first + 1) % len(self._peers)
+        if len(self._peers) == 1 or now < self._suspect_until:
+            return
+        suspect = self._peers[self._first].name if endpoint is None else endpoint
+        if suspect not in self.endpoints:
+            return
+        self._suspect = suspect
+        self._suspect_until = now + self._limits.suspicion
+        self._first = (self.endpoints.index(suspect) + 1) % len(self._peers)
+        self.health.use(None)
+        self.health.suspect(suspect, self._suspect_until)
 
     async def close(self) -> None:
         """See :class:`coord.transport.Transport`."""
         if self.closed:
             return
         self.closed = True
+        watchers = [peer.watcher for peer in self._peers if peer.watcher is not None]
+        for watcher in watchers:
+            watcher.cancel()
+        if watchers:
+            await asyncio.wait(watchers)
         for channel in [*self._retired, *[peer.channel for peer in self._peers]]:
             await channel.close()
         await self._supervisor.close()
@@ -267,12 +387,15 @@ class GrpcioTransport:
             raise _closed()
         patience = min(timeout / 2, _AVOID_PATIENCE_S)
         if avoid is None and self._env.clock.mono() < self._suspect_until:
-            avoid, patience = self._suspect, _STAGGER_S
+            avoid, patience = self._suspect, self._limits.stagger
         turn = self._peers[self._first :] + self._peers[: self._first]
         others = [peer for peer in turn if peer.name != avoid]
         for peer in others:
             if peer.channel.get_state() is grpc.ChannelConnectivity.READY:
+                if avoid is None:
+                    self._use(peer)
                 return peer
+        self._waiting += 1
         try:
             async with asyncio.timeout(timeout):
                 if others and len(others) < len(turn):
@@ -285,7 +408,9 @@ class GrpcioTransport:
         except TimeoutError:
             text = f"no connection within {timeout:g} s ({', '.join(self.endpoints)})"
             raise RpcError(StatusCode.UNAVAILABLE, text, sent=False) from None
-        self._first = self._peers.index(winner)
+        finally:
+            self._waiting -= 1
+        self._use(winner)
         return winner
 
     async def _connected(self, peers: list[_Peer]) -> _Peer:
@@ -308,6 +433,9 @@ class GrpcioTransport:
                 self._retired[peer.channel] = None
                 self._supervisor.spawn(self._retire(peer.channel), name=f"retire {peer.name}")
                 peer.open(credentials)
+                if peer.watcher is not None:
+                    peer.watcher.cancel()
+                    peer.watcher = None  # of the old channel
 
     async def _retire(self, channel: grpc.aio.Channel) -> None:
         """Close a channel when those who wait for it have turned to another, and its last calls have had their time."""
@@ -315,15 +443,26 @@ class GrpcioTransport:
         await channel.close(_RETIRE_GRACE_S)
         del self._retired[channel]
 
+    def _use(self, peer: _Peer) -> None:
+        """Note that calls go here now."""
+        if not peer.retired and (
+            peer is not self._peers[self._first] or self.health.read().endpoint != peer.name
+        ):
+            self._first = self._peers.index(peer)
+            self.health.use(peer.name)
+
     async def _race(self, peers: list[_Peer]) -> _Peer:
         """Return the first of ``peers`` that gets a connection; each starts a moment after the one before."""
         attempts: dict[asyncio.Task[None], _Peer] = {}
         try:
             for number, peer in enumerate(peers):
-                attempts[
-                    self._supervisor.spawn(peer.channel.channel_ready(), name=f"dial {peer.name}")
-                ] = peer
-                pause = None if number + 1 == len(peers) else _STAGGER_S
+                if peer.watcher is None:
+                    peer.watcher = self._supervisor.spawn(
+                        self._watch(peer), name=f"watch {peer.name}"
+                    )
+                dial = self._supervisor.spawn(self._dial(peer), name=f"dial {peer.name}")
+                attempts[dial] = peer
+                pause = None if number + 1 == len(peers) else self._limits.stagger
                 done, _ = await asyncio.wait(
                     attempts, timeout=pause, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -335,12 +474,24 @@ class GrpcioTransport:
                 attempt.cancel()
         raise _closed()
 
+    @staticmethod
+    async def _dial(peer: _Peer) -> None:
+        try:
+            await peer.channel.channel_ready()
+        except grpc.aio.UsageError:
+            if not peer.retired:  # else the call that comes here is told
+                raise
+
     def _broken(self, name: str, error: BaseException) -> None:
         """Report our own mistakes; a dial that ends because of the close is none."""
         if not self.closed:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"coord: transport task {name!r} failed", "exception": error}
             )
+
+
+def _left(*, sent: bool) -> RpcError:
+    return RpcError(StatusCode.UNAVAILABLE, "the endpoint has left the list", sent=sent)
 
 
 def _closed() -> RpcError:
@@ -361,11 +512,19 @@ def _error(error: grpc.RpcError) -> RpcError:
 
 
 def _channel(
-    endpoint: Endpoint, credentials: grpc.ChannelCredentials | None, server_name: str | None
+    endpoint: Endpoint,
+    credentials: grpc.ChannelCredentials | None,
+    server_name: str | None,
+    limits: CarrierLimits,
 ) -> grpc.aio.Channel:
     address = endpoint.address
     name = f"unix:{address.path}" if isinstance(address, UnixAddress) else f"dns:///{address}"
-    options: list[tuple[str, Any]] = [*_OPTIONS, ("grpc.default_authority", endpoint.authority)]
+    options: list[tuple[str, Any]] = [
+        *_OPTIONS,
+        ("grpc.keepalive_time_ms", round(limits.keepalive_time * 1000)),
+        ("grpc.keepalive_timeout_ms", round(limits.keepalive_timeout * 1000)),
+        ("grpc.default_authority", endpoint.authority),
+    ]
     if credentials is None:
         return grpc.aio.insecure_channel(name, options=options)
     if server_name:

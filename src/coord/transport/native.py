@@ -18,6 +18,8 @@ from coord.rpc.channel import Channel
 from coord.rpc.limits import CLIENT_LIMITS
 from coord.rpc.status import RpcError, StatusCode
 from coord.runtime import Supervisor
+from coord.transport.health import ConnectionState, HealthBoard
+from coord.transport.limits import CarrierLimits
 from coord.transport.reloading import Reloading, context_of
 
 if TYPE_CHECKING:
@@ -29,27 +31,12 @@ if TYPE_CHECKING:
     from coord.target import Endpoint, TlsConfig
     from coord.transport.base import Cancellable, MessageStream
 
-_CONNECT_TIMEOUT_S = 3.0
-# How long the next endpoint waits for the one before it.
-_STAGGER_S = 0.25
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MAX_S = 2.0
 # A connection that ends sooner counts as a failure of its endpoint, so that one which accepts and drops is not called
 # in a tight loop; but it did answer, so the pause stays short.
 _SHORT_LIFE_S = 1.0
 _SHORT_LIFE_BACKOFF_MAX_S = 0.25
-
-# How long an endpoint that answers but cannot serve, such as a member without a leader, comes last.
-_SUSPICION_S = 5.0
-
-# A peer that vanished without a word is noticed within 15 s; etcd forbids pings more often than every 5 s, and
-# without a call.
-_LIMITS = replace(
-    CLIENT_LIMITS,
-    keepalive_time_s=10.0,
-    keepalive_timeout_s=5.0,
-    keepalive_without_calls=False,
-)
 
 
 class _Peer:
@@ -60,6 +47,7 @@ class _Peer:
         self.name = endpoint.text
         self.channel: Channel | None = None
         self.dialing = False
+        self.retired = False  # it has left the list
         self.failures = 0
         self.retry_at = 0.0
         self.since = 0.0
@@ -124,10 +112,22 @@ class NativeStream:
     def __init__(self, stream: ClientStream, endpoint: str) -> None:
         self._stream = stream
         self.endpoint = endpoint
-        self.send = stream.send
-        self.half_close = stream.half_close
-        self.receive = stream.receive
-        self.cancel = stream.cancel
+
+    def send(self, message: bytes) -> None:
+        """See :class:`coord.transport.MessageStream`."""
+        self._stream.send(message)
+
+    def half_close(self) -> None:
+        """See :class:`coord.transport.MessageStream`."""
+        self._stream.half_close()
+
+    async def receive(self) -> bytes | None:
+        """See :class:`coord.transport.MessageStream`."""
+        return await self._stream.receive()
+
+    def cancel(self) -> None:
+        """See :class:`coord.transport.MessageStream`."""
+        self._stream.cancel()
 
     def distrust(self) -> None:
         """See :class:`coord.transport.MessageStream`: there is nobody here to be trusted."""
@@ -137,13 +137,26 @@ class NativeTransport:
     """See :class:`coord.transport.Transport`. Raises :class:`InvalidArgument` for TLS files that do not fit."""
 
     def __init__(
-        self, endpoints: tuple[Endpoint, ...], env: Env, *, tls: TlsConfig | None = None
+        self,
+        endpoints: tuple[Endpoint, ...],
+        env: Env,
+        *,
+        tls: TlsConfig | None = None,
+        limits: CarrierLimits | None = None,
     ) -> None:
         self._env = env
         self._tls = Reloading(tls, env, context_of) if tls is not None else None
+        self._limits = limits or CarrierLimits()
+        self._channel_limits = replace(
+            CLIENT_LIMITS,
+            keepalive_time_s=self._limits.keepalive_time,
+            keepalive_timeout_s=self._limits.keepalive_timeout,
+            keepalive_without_calls=False,
+        )
         self._server_name = tls.server_name if tls else None
         self._peers = [_Peer(endpoint) for endpoint in endpoints]
         self._first = int(env.rand.uniform(0, len(endpoints))) % len(endpoints)
+        self.health = HealthBoard(env.clock, self.endpoints)
         self._hot: Channel | None = None
         self._suspect: str | None = None
         self._suspect_until = 0.0
@@ -152,7 +165,7 @@ class NativeTransport:
         self._supervisor = Supervisor(self._broken)
         self._connecting = False
         self._progress = asyncio.Event()
-        self.closed = False
+        self.closed: bool = False
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -164,6 +177,44 @@ class NativeTransport:
         """See :class:`coord.transport.Transport`."""
         hot = self._hot
         return None if hot is None else hot.address
+
+    @property
+    def open_calls(self) -> int:
+        """See :class:`coord.transport.ClientTransport`."""
+        channels = [peer.channel for peer in self._peers if peer.channel is not None]
+        return len(self._waiters) + sum(c.open_calls for c in [*channels, *self._draining])
+
+    def set_endpoints(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """See :class:`coord.transport.ClientTransport`."""
+        if self.closed:
+            return
+        known = {peer.endpoint.address: peer for peer in self._peers}
+        self._peers = [known.pop(e.address) if e.address in known else _Peer(e) for e in endpoints]
+        self._first = 0
+        for peer in known.values():
+            peer.retired = True
+            self._retire(peer)
+        for number, peer in enumerate(self._peers):
+            if peer.channel is not None and peer.channel is self._hot:
+                self._first = number
+        self.health.replace(self.endpoints)
+        for waiter in self._waiters:
+            waiter.avoid = None  # how many others there are was counted in the old list
+        self._progress.set()
+
+    def _retire(self, peer: _Peer) -> None:
+        """Give no more calls to this connection; those that run may go on for a while."""
+        channel, peer.channel = peer.channel, None
+        if channel is None:
+            return
+        if self._hot is channel:
+            self._hot = None
+        self._draining[channel] = None
+        self._supervisor.spawn(self._drain(channel), name=f"drain {peer.name}")
+
+    async def _drain(self, channel: Channel) -> None:
+        await channel.close(within=self._limits.drain)
+        self._draining.pop(channel, None)
 
     def start_unary(
         self,
@@ -244,18 +295,37 @@ class NativeTransport:
                 return _stream_on(peer, path, metadata)
             found = asyncio.get_running_loop().create_future()
 
-    def suspect(self) -> None:
+    def suspect(self, endpoint: str | None = None) -> None:
         """See :class:`coord.transport.Transport`."""
         now = self._env.clock.mono()
         # Many calls fail together; the first one speaks for all.
-        if self._hot is None or len(self._peers) == 1 or now < self._suspect_until:
+        if len(self._peers) == 1 or now < self._suspect_until:
             return
         for number, peer in enumerate(self._peers):
+            if peer.channel is None or (
+                peer.channel is not self._hot if endpoint is None else peer.name != endpoint
+            ):
+                continue
+            self._suspect = peer.name
+            self._suspect_until = now + self._limits.suspicion
+            self._first = (number + 1) % len(self._peers)
+            self.health.suspect(peer.name, self._suspect_until)
             if peer.channel is self._hot:
-                self._suspect = peer.name
-                self._suspect_until = now + _SUSPICION_S
-                self._first = (number + 1) % len(self._peers)
-        self._hot = None
+                self._hot = None
+                self.health.use(None)
+            if endpoint is None:
+                self._leave(peer, peer.channel)
+            return
+
+    def _leave(self, peer: _Peer, channel: Channel) -> None:
+        """Make new calls to a silent endpoint prove first that it still answers: by a connection of their own.
+
+        Streams that run on the old one stay until they end, or until pings find it dead.
+        """
+        peer.channel = None
+        self._draining[channel] = None
+        self.health.note(peer.name, ConnectionState.IDLE, "a call got no answer")
+        channel.go_away()
 
     async def close(self) -> None:
         """See :class:`coord.transport.Transport`."""
@@ -289,12 +359,13 @@ class NativeTransport:
                 avoid = self._suspect
             else:
                 self._suspect = None
-        others = sum(peer.name != avoid for peer in self._peers)
+        others = sum(peer.name != avoid and not self._is_down(peer) for peer in self._peers)
         waiter = _Waiter(give, avoid if others else None, others)
         for peer in self._in_turn():
             if peer.ready and waiter.takes(peer):
                 if self._hot is None:
                     self._hot = peer.channel
+                    self.health.use(peer.name)
                 give(peer)
                 return _nothing
         self._waiters[waiter] = None
@@ -306,6 +377,10 @@ class NativeTransport:
             self._connecting = True
             self._supervisor.spawn(self._connect(), name="connect", context=Context())
         return lambda: self._forget(waiter)
+
+    def _is_down(self, peer: _Peer) -> bool:
+        """Say whether the last attempt failed and the next one is not due yet."""
+        return not peer.ready and peer.retry_at > self._env.clock.mono()
 
     def _forget(self, waiter: _Waiter) -> None:
         self._waiters.pop(waiter, None)
@@ -355,7 +430,7 @@ class NativeTransport:
             return min(peer.retry_at for peer in wanted) - now
         due[0].dialing = True
         self._supervisor.spawn(self._dial(due[0]), name=f"dial {due[0].name}")
-        return _STAGGER_S
+        return self._limits.stagger
 
     async def _dial(self, peer: _Peer) -> None:
         endpoint = peer.endpoint
@@ -370,11 +445,12 @@ class NativeTransport:
             authority=endpoint.authority,
             tls=tls,
             server_name=self._server_name,
-            limits=_LIMITS,
+            limits=self._channel_limits,
             on_closed=lambda error: self._lost(peer, channel, error),
         )
+        self.health.note(peer.name, ConnectionState.CONNECTING)
         try:
-            await channel.connect(timeout=_CONNECT_TIMEOUT_S)
+            await channel.connect(timeout=self._limits.connect)
         except RpcError as error:
             await channel.close()
             self._failed(peer, error)
@@ -385,15 +461,20 @@ class NativeTransport:
         finally:
             peer.dialing = False
             self._progress.set()
+        if peer.retired:  # it left the list meanwhile
+            await channel.close()
+            return
         if peer.channel is not None:  # told to go away, but still at work
             self._draining[peer.channel] = None
         peer.channel = channel
         note_connection("opened", peer.endpoint.address)
         peer.since = self._env.clock.mono()
         peer.last_error = ""
+        self.health.note(peer.name, ConnectionState.READY)
         if self._hot is None or not self._hot.ready:
             self._hot = channel
             self._first = self._peers.index(peer)
+            self.health.use(peer.name)
         for waiter in list(self._waiters):
             if waiter.takes(peer) and peer.ready:
                 self._answer(waiter, peer)
@@ -401,6 +482,7 @@ class NativeTransport:
     def _failed(self, peer: _Peer, error: RpcError) -> None:
         peer.last_error = error.message
         note_connection("failed", peer.endpoint.address)
+        self.health.note(peer.name, ConnectionState.UNAVAILABLE, error.message)
         self._back_off(peer, _BACKOFF_MAX_S)
         for waiter in self._waiters:
             waiter.note_failure(peer)
@@ -418,6 +500,7 @@ class NativeTransport:
             return
         peer.channel = None
         peer.last_error = error.message
+        self.health.note(peer.name, ConnectionState.IDLE, error.message)
         if self._hot is channel:
             self._hot = None
             # The next one in turn gets its chance first; this one may be down.

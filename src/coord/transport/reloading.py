@@ -46,7 +46,7 @@ class Reloading(Generic[T]):
         self._unfit: tuple[FileStamp | None, ...] | None = None
         self._turn: asyncio.Lock = asyncio.Lock()
         try:
-            self.current = load(tls)
+            self.current: T = load(tls)
         except ValueError as error:
             raise InvalidArgument(f"TLS: {error}") from error
 

@@ -61,8 +61,8 @@ class Token:
 
     def __init__(self, value: str, obtained_at: float) -> None:
         self.metadata: Metadata = (("token", value),) if value else ()
-        self.obtained_at = obtained_at
-        self.worked = False
+        self.obtained_at: float = obtained_at
+        self.worked: bool = False
         """Whether a call with it has succeeded."""
 
 

@@ -59,14 +59,14 @@ class MemberProcess:
     ) -> None:
         self.name = name
         self.directory = directory
-        self.data_dir = directory / "data"
-        self.log_path = directory / "log"
+        self.data_dir: Path = directory / "data"
+        self.log_path: Path = directory / "log"
         self.peer_url = peer_url
         self.client_url = client_url
         self.flags: tuple[str, ...] = ()
-        self.starts = 0
+        self.starts: int = 0
         self._listens = listens
-        self.env = dict(env)
+        self.env: dict[str, str] = dict(env)
         """What its next process finds in the environment besides ours."""
         self._heard = heard
         self._noted = noted

@@ -64,10 +64,10 @@ class ChaosProxy:
         self._server: asyncio.Server | None = None
         self._connections: dict[_Connection, None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self.port = port
-        self.opened = 0
+        self.port: int = port
+        self.opened: int = 0
         """How many connections it has ever made to the member."""
-        self.bytes_in = 0
+        self.bytes_in: int = 0
         """How many bytes callers have sent that have passed."""
         links.listen(self._rules_changed)
 

@@ -160,7 +160,7 @@ class Cluster:
         self._stage = stage
         self._state = _State(members)
         self._faces = {member: Server(stage, member) for member in members.members.values()}
-        self.aio = AsyncCluster(stage, self._state, self._faces)
+        self.aio: AsyncCluster = AsyncCluster(stage, self._state, self._faces)
         """The same, to await."""
 
     @override

@@ -55,7 +55,7 @@ class Server:
     def __init__(self, stage: Stage, member: MemberProcess) -> None:
         self._stage = stage
         self._member = member
-        self.aio = AsyncServer(stage, member)
+        self.aio: AsyncServer = AsyncServer(stage, member)
         """The same, to await."""
 
     @override
