@@ -267,13 +267,30 @@ async def test_a_password_that_cannot_be_had(store: ServerProcess) -> None:
 
     async with coord.connect(store.endpoint, user=USER, password=never) as client:
         with pytest.raises(coord.Unavailable, match="no password: OSError") as caught:
-            await client.put(KEY, "x", timeout=0.3)
+            await client.put(KEY, "x", timeout=1)
         chain: list[BaseException] = []
         error: BaseException | None = caught.value
         while error is not None:
             chain.append(error)
             error = error.__cause__
         assert isinstance(chain[-1], OSError)
+
+
+async def test_a_login_that_hangs_tells_why_the_one_before_failed(store: ServerProcess) -> None:
+    asked, over = threading.Semaphore(1), threading.Event()
+
+    def password() -> str:
+        if not asked.acquire(blocking=False):
+            over.wait(30)
+        raise OSError("vault is sealed")
+
+    async with coord.connect(store.endpoint, user=USER, password=password) as client:
+        try:
+            told = "no answer to the login in time .*; the one before failed: no password: OSError"
+            with pytest.raises(coord.Unavailable, match=told):
+                await client.put(KEY, "x", timeout=1)
+        finally:
+            over.set()
 
 
 @carriers

@@ -234,8 +234,8 @@ async def test_nothing_that_can_be_seen_shows_a_secret(
     connecting = coord.connect(**chosen, transport=transport, runtime="inline")
     errors: list[BaseException] = []
     secrets = [CANARY, PASSWORD]
-    async with connecting as client:
-        for call in (client.put("shut", "x"), anext(client.watch("shut", start_revision=1))):
+    async with connecting as client, client.watch("shut", start_revision=1) as watch:
+        for call in (client.put("shut", "x"), anext(watch)):
             with pytest.raises(coord.PermissionDenied) as caught:
                 await call
             errors.append(caught.value)

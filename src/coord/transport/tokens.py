@@ -85,6 +85,8 @@ class TokenSource:
         self._credentials = credentials
         self._login: asyncio.Task[Token | RpcError] | None = None
         self._refusal: RpcError | None = None
+        self._failure: RpcError | None = None
+        """Why the last login failed; None after a success."""
         self._pause_until = 0.0
         self._setbacks = 0
         self.current: Token | None = None
@@ -123,7 +125,9 @@ class TokenSource:
         await asyncio.wait({task}, timeout=max(0.0, deadline - now))
         if not task.done():
             text = f"no answer to the login in time ({', '.join(self._transport.endpoints)})"
-            raise RpcError(StatusCode.UNAVAILABLE, text, sent=False)
+            if self._failure is not None:
+                text += f"; the one before failed: {self._failure.message}"
+            raise RpcError(StatusCode.UNAVAILABLE, text, sent=False) from self._failure
         if task.cancelled():
             raise RpcError(StatusCode.CANCELLED, "the client is closed", sent=False)
         outcome = task.result()
@@ -138,14 +142,14 @@ class TokenSource:
         outcome = task.result()
         if isinstance(outcome, Token):
             self.current = outcome
-            self._refusal = None
+            self._refusal = self._failure = None
         elif outcome.code is StatusCode.UNAUTHENTICATED:
             self.current = None
-            self._refusal = outcome
+            self._refusal = self._failure = outcome
             self._pause()
         else:
             # Each of many callers would begin another as soon as this one has failed.
-            self._refusal = None
+            self._refusal, self._failure = None, outcome
             self._pause_until = self._env.clock.mono() + self._env.rand.uniform(0, _FAILURE_PAUSE_S)
 
     def _pause(self) -> None:
