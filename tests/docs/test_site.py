@@ -21,7 +21,7 @@ from tools.site.groups import GROUPS, HIDDEN
 from tools.site.stage import CONFIG, DOCS, listed, made_pages
 
 # Written beside this; their places in the navigation are kept.
-EXPECTED = {f"guides/{name}.md" for name in ("cache", "connecting", "telemetry")}
+EXPECTED = {f"guides/{name}.md" for name in ("cache", "telemetry")}
 # Pages that others lead to: one decision is like the other, and their index lists them all.
 BY_INDEX = ("decisions/", "changes/")
 
