@@ -523,6 +523,8 @@ def _channel(
         *_OPTIONS,
         ("grpc.keepalive_time_ms", round(limits.keepalive_time * 1000)),
         ("grpc.keepalive_timeout_ms", round(limits.keepalive_timeout * 1000)),
+        # By default gRPC gives every ping a minute, those of keepalive too, whatever their own limit says.
+        ("grpc.http2.ping_timeout_ms", round(limits.keepalive_timeout * 1000)),
         ("grpc.default_authority", endpoint.authority),
     ]
     if credentials is None:
