@@ -84,11 +84,14 @@ def test_without_a_loop_a_worker_is_told(endpoint: str) -> None:
         assert all(name.startswith("coord-offload") for name in names)
 
 
-async def test_a_dead_connection_is_noticed_by_pings(endpoint: str, prefix: str) -> None:
+@carriers
+async def test_a_dead_connection_is_noticed_by_pings(
+    endpoint: str, transport: Carrier, prefix: str
+) -> None:
     async with (
         coord.connect(endpoint) as direct,
         Proxy(endpoint) as proxy,
-        connect_quick(proxy.endpoint) as client,
+        connect_quick(proxy.endpoint, transport=transport) as client,
         client.watch(prefix) as watch,
     ):
         proxy.hold_requests()
@@ -101,6 +104,33 @@ async def test_a_dead_connection_is_noticed_by_pings(endpoint: str, prefix: str)
         await reached(connected_again, "the client has given up the silent connection")
         proxy.pass_on()
         assert (await anext(watch)).value == b"x"
+
+
+@carriers
+async def test_sessions_and_calls_leave_a_dead_connection(
+    endpoint: str, transport: Carrier, prefix: str
+) -> None:
+    async with (
+        Proxy(endpoint) as proxy,
+        connect_quick(proxy.endpoint, transport=transport) as client,
+        client.session(ttl=5) as session,
+    ):
+        await client.put(prefix, "x")
+        proxy.strand()  # the connection is dead, a new one would serve
+        with pytest.raises(coord.CoordTimeout):
+            await client.get(prefix, timeout=0.1)
+        for _ in range(2):
+            lowest = [session.valid_for()]
+
+            async def again(lowest: list[float] = lowest) -> bool:
+                lowest.append(min(lowest[-1], now := session.valid_for()))
+                return now > lowest[-1]
+
+            await reached(again, "the session is renewed")
+        found = await client.get(prefix)
+        assert found is not None
+        assert proxy.connections > 1
+        assert session.state is coord.SessionState.ACTIVE
 
 
 @carriers

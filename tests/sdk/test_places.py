@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -16,6 +15,7 @@ from coord.store.watch import WatchFeed
 from tests.sdk.conftest import CARRIERS
 from tests.support.proxy import Proxy
 from tests.support.servers import free_port
+from tests.support.uncollected import uncollected
 
 carriers = pytest.mark.parametrize("transport", CARRIERS)
 places = pytest.mark.parametrize("runtime", ["thread", "inline"])
@@ -74,13 +74,13 @@ async def test_close_leaves_nothing(
         watch = client.watch(prefix)
         await watch.__aenter__()
         assert client_threads() == (["x-runtime"] if runtime == "thread" else [])
-        await client.close()
-        await client.close()
-        assert client_threads() == []
-        gc.collect()  # gRPC's calls keep their connection in a circle
-        async with asyncio.timeout(10):
-            while proxy.open_connections:
-                await asyncio.sleep(0)
+        with uncollected():
+            await client.close()
+            await client.close()
+            assert client_threads() == []
+            async with asyncio.timeout(10):
+                while proxy.open_connections:
+                    await asyncio.sleep(0)
         assert proxy.connections == 1
     assert asyncio.all_tasks() == tasks
     assert repr(client).endswith("closed>")

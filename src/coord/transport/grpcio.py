@@ -120,7 +120,7 @@ class GrpcioStream:
         self._call = call
         peer.enter(self)
         self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._sender = supervisor.spawn(self._send_all(), name="grpcio-stream")
+        self._sender = supervisor.spawn(_send_all(call, self._outbox), name="grpcio-stream")
 
     def send(self, message: bytes) -> None:
         """See :class:`coord.transport.MessageStream`."""
@@ -129,14 +129,6 @@ class GrpcioStream:
     def half_close(self) -> None:
         """See :class:`coord.transport.MessageStream`."""
         self._outbox.put_nowait(None)
-
-    async def _send_all(self) -> None:
-        try:
-            while (message := await self._outbox.get()) is not None:
-                await self._call.write(message)
-            await self._call.done_writing()
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            return  # the reader is told
 
     async def receive(self) -> bytes | None:
         """See :class:`coord.transport.MessageStream`."""
@@ -165,6 +157,19 @@ class GrpcioStream:
 
     def distrust(self) -> None:
         """See :class:`coord.transport.MessageStream`: there is nobody here to be trusted."""
+
+
+async def _send_all(call: Any, outbox: asyncio.Queue[bytes | None]) -> None:  # noqa: ANN401 - see above
+    """Write what comes, in its order.
+
+    Not a method: a cancelled task keeps its frame, so a stream would keep itself, and its connection, in a circle.
+    """
+    try:
+        while (message := await outbox.get()) is not None:
+            await call.write(message)
+        await call.done_writing()
+    except (grpc.RpcError, asyncio.InvalidStateError):
+        return  # the reader is told
 
 
 def _is_cancelling() -> bool:
@@ -523,6 +528,8 @@ def _channel(
         *_OPTIONS,
         ("grpc.keepalive_time_ms", round(limits.keepalive_time * 1000)),
         ("grpc.keepalive_timeout_ms", round(limits.keepalive_timeout * 1000)),
+        # By default gRPC gives every ping a minute, those of keepalive too, whatever their own limit says.
+        ("grpc.http2.ping_timeout_ms", round(limits.keepalive_timeout * 1000)),
         ("grpc.default_authority", endpoint.authority),
     ]
     if credentials is None:
