@@ -119,8 +119,8 @@ async def test_growing_and_shrinking(store: str, tmp_path: Path) -> None:
             await surely_refused(
                 lambda: client.cluster.promote(added.member_id), "promote a learner"
             )
+            made.wait("m2")  # until it has told its name, every removal is refused for that
             await surely_refused(lambda: client.cluster.remove(12345), "member not found")
-            made.wait("m2")
             known = {m.endpoint for m in made.members.values()}
             synced = await client.sync_endpoints()
             assert {url.removeprefix("http://") for url in synced} == known
