@@ -32,7 +32,7 @@ class Observer(Generic[T]):
             self._loop = None
         self._newest: list[T] = []
         self._under_way = False
-        self.ended = False
+        self.ended: bool = False
 
     def tell(self, value: T) -> None:
         """Bring it the value. On the runtime's loop."""

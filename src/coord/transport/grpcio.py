@@ -70,15 +70,15 @@ class _Peer:
 
     def __init__(self, endpoint: Endpoint, server_name: str | None, limits: CarrierLimits) -> None:
         self.endpoint = endpoint
-        self.name = endpoint.text
-        self.address = endpoint.address
+        self.name: str = endpoint.text
+        self.address: Address = endpoint.address
         self._server_name = server_name
         self._limits = limits
         self.retired = False  # it has left the list
         self.watcher: asyncio.Task[None] | None = None
         # Calls and streams that run. Closing a channel of gRPC ends only those that somebody waits for just then.
         self.calls: dict[Cancellable, None] = {}
-        self.quiet = asyncio.Event()
+        self.quiet: asyncio.Event = asyncio.Event()
         self.quiet.set()
 
     def open(self, credentials: grpc.ChannelCredentials | None) -> None:
@@ -115,7 +115,7 @@ class GrpcioStream:
     """A stream of gRPC. Its one sender task keeps the order of messages."""
 
     def __init__(self, call: Any, peer: _Peer, supervisor: Supervisor) -> None:  # noqa: ANN401 - grpc's calls are generic in untyped ways
-        self.endpoint = peer.name
+        self.endpoint: str = peer.name
         self._peer = peer
         self._call = call
         peer.enter(self)
@@ -194,7 +194,7 @@ class GrpcioTransport:
         self._server_name = tls.server_name if tls is not None else None
         self._peers = [self._peer(e) for e in endpoints]
         self._retired: dict[grpc.aio.Channel, None] = {}
-        self.health = HealthBoard(env.clock, self.endpoints)
+        self.health: HealthBoard = HealthBoard(env.clock, self.endpoints)
         self._waiting = 0
         self._draining: dict[_Peer, None] = {}
         self._first = int(env.rand.uniform(0, len(endpoints))) % len(endpoints)

@@ -156,7 +156,7 @@ class NativeTransport:
         self._server_name = tls.server_name if tls else None
         self._peers = [_Peer(endpoint) for endpoint in endpoints]
         self._first = int(env.rand.uniform(0, len(endpoints))) % len(endpoints)
-        self.health = HealthBoard(env.clock, self.endpoints)
+        self.health: HealthBoard = HealthBoard(env.clock, self.endpoints)
         self._hot: Channel | None = None
         self._suspect: str | None = None
         self._suspect_until = 0.0
