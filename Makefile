@@ -56,6 +56,7 @@ sim: $(VENV)/.dev ## 200 simulated clusters, one per seed, with faults: make sim
 
 bench: $(VENV)/.dev $(VENV)/.peers ## coord-server and etcd side by side; prints a table of ratios.
 	$(PY) -m benchmarks $(ARGS)
+	$(PY) -m benchmarks.python_clients
 
 peers: $(VENV)/.dev ## Fetch etcd 3.4 and h2load by apt-get into .venv, if this machine has neither.
 	@$(PY) -m tools.peers
@@ -65,7 +66,7 @@ proto: $(VENV)/.dev ## Regenerate descriptors and stubs from the .proto files.
 	$(PY) tools/proto.py
 
 docs: $(VENV)/.dev ## Build the documentation site into site/.
-	$(BIN)/zensical build --clean --strict
+	$(PY) -m tools.site
 
 dist: $(VENV)/.dev ## Wheel and source distribution into dist/.
 	rm -rf dist

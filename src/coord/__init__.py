@@ -2,6 +2,9 @@
 
 Names are loaded when they are first used: the server and the protocol rooms live in the same package, and a process
 that needs only those does not pay for the client.
+
+PYTEST_DONT_REWRITE: pytest rewrites the assertions of every package that comes with a plugin, as ours does, and warns
+where a program has imported one before.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from coord._version import __version__
 
 if TYPE_CHECKING:
     from coord import codec, compare, op
+    from coord.auth import Auth
     from coord.cache import (
         Cache,
         CacheBatch,
@@ -22,10 +26,12 @@ if TYPE_CHECKING:
         NodeCache,
     )
     from coord.client import Client, Connecting, connect
+    from coord.cluster import Cluster
     from coord.codec import Codec, Entry, TypedKeyValue
     from coord.election import Election, Leader, Term
     from coord.errors import (
         AmbiguousResult,
+        BatchFailed,
         CacheOverflow,
         CacheTimeout,
         CampaignTimeout,
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
         CoordError,
         CoordTimeout,
         DecodeError,
+        EndpointMismatch,
         ForkedError,
         FutureRevision,
         InvalidArgument,
@@ -48,23 +55,55 @@ if TYPE_CHECKING:
         NameConflict,
         NoLeader,
         NoSpace,
+        NotGranted,
         NotHeld,
         PermissionDenied,
         ProtocolError,
         RequestRefused,
+        RoleExists,
+        RoleNotFound,
         SessionClosed,
         SessionError,
         SessionExpired,
         SessionShared,
+        StmConflict,
+        StmTimeout,
         TooLarge,
+        TxnTooLarge,
         Unavailable,
         UpdateConflict,
+        UserExists,
+        UserNotFound,
+    )
+    from coord.explaining import (
+        ClientExplanation,
+        Explanation,
+        NameExplanation,
+        Place,
+        SessionReport,
+        Waiting,
+        WatchReport,
     )
     from coord.grants import Grant, Hold
+    from coord.maintenance import Maintenance
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.session import Session, SessionState
+    from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
+    from coord.store.batch import Batch, Pending
+    from coord.store.comparing import Compare, Operand
     from coord.store.kv import SortBy
-    from coord.store.txn import Compare, Op, Operand, Txn, TxnResult
+    from coord.store.operations import Op
+    from coord.store.stm import StmResult
+    from coord.store.stm_txn import StmTxn
+    from coord.store.txn import Txn, TxnResult
+    from coord.store.upkeep import (
+        Alarm,
+        AlarmType,
+        DowngradeAction,
+        EndpointStatus,
+        KeyspaceHash,
+        SavedSnapshot,
+    )
     from coord.store.values import (
         DeleteResult,
         EventType,
@@ -80,6 +119,11 @@ if TYPE_CHECKING:
         WatchFilter,
     )
     from coord.target import TlsConfig
+    from coord.transport.health import (
+        Connection,
+        ConnectionState,
+        EndpointHealth,
+    )
     from coord.typed import (
         Typed,
         TypedRangeResult,
@@ -98,11 +142,14 @@ _HOMES = {
         "CacheSnapshot",
         "NodeCache",
     ),
+    "coord.auth": ("Auth",),
     "coord.client": ("Client", "Connecting", "connect"),
     "coord.codec": ("Codec", "Entry", "TypedKeyValue"),
+    "coord.cluster": ("Cluster",),
     "coord.election": ("Election", "Leader", "Term"),
     "coord.errors": (
         "AmbiguousResult",
+        "BatchFailed",
         "CacheOverflow",
         "CacheTimeout",
         "CampaignTimeout",
@@ -111,6 +158,7 @@ _HOMES = {
         "CoordError",
         "CoordTimeout",
         "DecodeError",
+        "EndpointMismatch",
         "ForkedError",
         "FutureRevision",
         "InvalidArgument",
@@ -125,23 +173,55 @@ _HOMES = {
         "NameConflict",
         "NoLeader",
         "NoSpace",
+        "NotGranted",
         "NotHeld",
         "PermissionDenied",
         "ProtocolError",
         "RequestRefused",
+        "RoleExists",
+        "RoleNotFound",
         "SessionClosed",
         "SessionError",
         "SessionExpired",
         "SessionShared",
+        "StmConflict",
+        "StmTimeout",
         "TooLarge",
+        "TxnTooLarge",
         "Unavailable",
         "UpdateConflict",
+        "UserExists",
+        "UserNotFound",
+    ),
+    "coord.explaining": (
+        "ClientExplanation",
+        "Explanation",
+        "NameExplanation",
+        "Place",
+        "SessionReport",
+        "Waiting",
+        "WatchReport",
     ),
     "coord.grants": ("Grant", "Hold"),
+    "coord.maintenance": ("Maintenance",),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.session": ("Session", "SessionState"),
+    "coord.store.batch": ("Batch", "Pending"),
+    "coord.store.comparing": ("Compare", "Operand"),
+    "coord.store.auth": ("Access", "AuthStatus", "Permission", "RoleInfo", "UserInfo"),
     "coord.store.kv": ("SortBy",),
-    "coord.store.txn": ("Compare", "Op", "Operand", "Txn", "TxnResult"),
+    "coord.store.stm": ("StmResult",),
+    "coord.store.stm_txn": ("StmTxn",),
+    "coord.store.operations": ("Op",),
+    "coord.store.txn": ("Txn", "TxnResult"),
+    "coord.store.upkeep": (
+        "Alarm",
+        "AlarmType",
+        "DowngradeAction",
+        "EndpointStatus",
+        "KeyspaceHash",
+        "SavedSnapshot",
+    ),
     "coord.store.values": (
         "DeleteResult",
         "EventType",
@@ -164,13 +244,25 @@ _HOMES = {
         "TypedWatchBatch",
         "TypedWatchEvent",
     ),
+    "coord.transport.health": (
+        "Connection",
+        "ConnectionState",
+        "EndpointHealth",
+    ),
     "coord.watching": ("Watch",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _SUBMODULES = frozenset({"codec", "compare", "op"})
 
 __all__ = [
+    "Access",
+    "Alarm",
+    "AlarmType",
     "AmbiguousResult",
+    "Auth",
+    "AuthStatus",
+    "Batch",
+    "BatchFailed",
     "Cache",
     "CacheBatch",
     "CacheChange",
@@ -181,17 +273,26 @@ __all__ = [
     "CampaignTimeout",
     "Client",
     "ClientClosed",
+    "ClientExplanation",
+    "Cluster",
     "Codec",
     "Compacted",
     "Compare",
     "Connecting",
+    "Connection",
+    "ConnectionState",
     "CoordError",
     "CoordTimeout",
     "DecodeError",
     "DeleteResult",
+    "DowngradeAction",
     "Election",
+    "EndpointHealth",
+    "EndpointMismatch",
+    "EndpointStatus",
     "Entry",
     "EventType",
+    "Explanation",
     "ForkedError",
     "FutureRevision",
     "Grant",
@@ -199,6 +300,7 @@ __all__ = [
     "InvalidArgument",
     "KeyNotFound",
     "KeyValue",
+    "KeyspaceHash",
     "Leader",
     "LeadershipLost",
     "LeaseExists",
@@ -209,35 +311,51 @@ __all__ = [
     "LockLost",
     "LockTimeout",
     "LostError",
+    "Maintenance",
     "Member",
     "MemberStatus",
     "MissingExtra",
     "Mutex",
     "MutexGrant",
     "NameConflict",
+    "NameExplanation",
     "NoLeader",
     "NoSpace",
     "NodeCache",
+    "NotGranted",
     "NotHeld",
     "Op",
     "Operand",
+    "Pending",
+    "Permission",
     "PermissionDenied",
+    "Place",
     "ProtocolError",
     "PutResult",
     "RangeResult",
     "RequestRefused",
+    "RoleExists",
+    "RoleInfo",
+    "RoleNotFound",
+    "SavedSnapshot",
     "Session",
     "SessionClosed",
     "SessionError",
     "SessionExpired",
+    "SessionReport",
     "SessionShared",
     "SessionState",
     "SortBy",
+    "StmConflict",
+    "StmResult",
+    "StmTimeout",
+    "StmTxn",
     "Term",
     "TlsConfig",
     "TooLarge",
     "Txn",
     "TxnResult",
+    "TxnTooLarge",
     "Typed",
     "TypedKeyValue",
     "TypedRangeResult",
@@ -246,10 +364,15 @@ __all__ = [
     "TypedWatchEvent",
     "Unavailable",
     "UpdateConflict",
+    "UserExists",
+    "UserInfo",
+    "UserNotFound",
+    "Waiting",
     "Watch",
     "WatchBatch",
     "WatchEvent",
     "WatchFilter",
+    "WatchReport",
     "__version__",
     "codec",
     "compare",

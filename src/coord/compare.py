@@ -2,16 +2,19 @@
 
     compare.version("k") == 0
     compare.create_revision("jobs/", prefix=True) < 100
+    compare.missing("k")
 
-See :mod:`coord.store.txn` for what missing keys and ranges mean.
+See :mod:`coord.store.comparing` for what missing keys and ranges mean.
 """
 
-from coord.store.txn import compare as _compare
+from coord.store.comparing import (
+    create_revision,
+    exists,
+    lease,
+    missing,
+    mod_revision,
+    value,
+    version,
+)
 
-create_revision = _compare.create_revision
-lease = _compare.lease
-mod_revision = _compare.mod_revision
-value = _compare.value
-version = _compare.version
-
-__all__ = ["create_revision", "lease", "mod_revision", "value", "version"]
+__all__ = ["create_revision", "exists", "lease", "missing", "mod_revision", "value", "version"]

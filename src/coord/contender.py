@@ -6,12 +6,14 @@ Go's concurrency package).
 A create whose answer is missing may still land later.
 The *create fence* (C5) makes that harmless: each create also compares the fence key's mod revision, and giving up, or
 leaving after an unanswered create, changes the fence, so that every copy still under way fails.
+Where the store's rules deny the fence's keys, a reaper looks for late copies instead (C17).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coord._telemetry import link_to_holder, note_cleanup, note_queue, wants_holder
 from coord.errors import (
     AmbiguousResult,
     CoordError,
@@ -19,21 +21,28 @@ from coord.errors import (
     InvalidArgument,
     LeaseNotFound,
     LostError,
+    PermissionDenied,
     SessionError,
     SessionShared,
     Unavailable,
 )
+from coord.reaper import look_after
+from coord.store import comparing as compare
+from coord.store import operations as op
 from coord.store.caller import Repeat
 from coord.store.kv import SortBy
-from coord.store.txn import Compare, Op, compare, op
 from coord.waiter import Done, Watch, wait_until, while_valid
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import Literal
 
+    from coord._telemetry import Recipe
     from coord.coordination import Coordination
     from coord.local_line import LocalLine
     from coord.session import Session
+    from coord.store.comparing import Compare
+    from coord.store.operations import Op
     from coord.store.txn import TxnResult
     from coord.store.values import KeyValue
 
@@ -66,24 +75,27 @@ class Contender:
         session: Session,
         name: bytes,
         *,
+        recipe: Recipe,
         lost_error: type[LostError],
         is_ours: Callable[[bytes], bool],
     ) -> None:
         self._home = home
         self.session = session
         self.name = name
-        self.prefix = name + b"/"
+        self.prefix: bytes = name + b"/"
         lease = format(session.lease_id, "x").encode()
-        self.key = self.prefix + lease
+        self.key: bytes = self.prefix + lease
         self._gate = META_PREFIX + b"gate/" + lease + b"/" + name
+        self.recipe = recipe
         self._lost_error = lost_error
         self._is_ours = is_ours
-        self.token = 0
+        self.token: int = 0
         self.entry: KeyValue | None = None
         """The entry that was found instead of created, if so."""
         self.behind: bytes | None = None
         """The key waited for, for messages."""
         self._doubtful = False
+        self._was_denied = False
         self._first: Watch | None = None
         self._alone = False
 
@@ -108,7 +120,7 @@ class Contender:
 
         Raises :class:`SessionExpired`, :class:`SessionShared`, and refusals of the store.
         """
-        create = (
+        create: tuple[Op, ...] = (
             op.put(self.key, value, lease=self.session.lease_id),
             op.get_prefix(
                 self.prefix,
@@ -118,6 +130,10 @@ class Contender:
                 keys_only=True,
             ),
         )
+        asks_holder = wants_holder(self.recipe)
+        if asks_holder:
+            # The first in line with its value, in the same request.
+            create += (op.get_prefix(self.prefix, sort_by=SortBy.CREATE_REVISION, limit=1),)
         while self.token == 0:
             result = await self._create(create, (op.get(self.key), op.get(self._gate)))
             if result is None:
@@ -126,11 +142,18 @@ class Contender:
                 self.token = result.revision
                 others = [kv.key for kv in result.range(1).items if kv.key != self.key]
                 self._alone = not others
+                note_queue(self.recipe, result.range(1).count - 1)
                 if others:
+                    if asks_holder:
+                        self._tell_holder(result)
                     self.behind = others[0]
                     self._first = Watch((others[0], self.key), result.revision)
                 return
             self._adopt(result)
+
+    def _tell_holder(self, result: TxnResult) -> None:
+        for holder in result.range(2).items:
+            link_to_holder(self.recipe, holder.key, holder.create_revision, holder.value)
 
     def _adopt(self, result: TxnResult) -> None:
         found = result.range(0).items
@@ -140,8 +163,12 @@ class Contender:
             self.entry = found[0]
             self.token = found[0].create_revision
             return
-        gate = result.range(1).items
-        self.session.gate_revisions[self.name] = gate[0].mod_revision if gate else 0
+        self._learn_gate(result)
+
+    def _learn_gate(self, result: TxnResult) -> None:
+        if len(result.responses) > 1:
+            gate = result.range(1).items
+            self.session.gate_revisions[self.name] = gate[0].mod_revision if gate else 0
 
     async def try_enter(self, value: bytes) -> bool:
         """Create our entry only if the line is empty: one request, nothing left behind otherwise."""
@@ -161,12 +188,14 @@ class Contender:
             first = result.range(0).items
             if first:
                 if first[0].key != self.key or not self._is_ours(first[0].value):
+                    link_to_holder(
+                        self.recipe, first[0].key, first[0].create_revision, first[0].value
+                    )
                     return False
                 self.token = first[0].create_revision
                 self._alone = True
                 return True
-            gate = result.range(1).items
-            self.session.gate_revisions[self.name] = gate[0].mod_revision if gate else 0
+            self._learn_gate(result)
 
     async def _create(
         self, then: tuple[Op, ...], otherwise: tuple[Op, ...], *, empty: bool = False
@@ -179,12 +208,21 @@ class Contender:
             if empty
             else compare.create_revision(self.key) == 0
         )
-        when = (free, compare.mod_revision(self._gate) == gate)
+        fenced = self._home.may_fence and not self._was_denied
+        when = (free, compare.mod_revision(self._gate) == gate) if fenced else (free,)
+        look = otherwise if fenced else otherwise[:1]
         doubt, self._doubtful = self._doubtful, True  # until an answer is here
         try:
             result = await while_valid(
-                self.session, self._home.txn.run(when, then, otherwise, repeat=Repeat.ONCE)
+                self.session, self._home.txn.run(when, then, look, repeat=Repeat.ONCE)
             )
+        except PermissionDenied:
+            self._doubtful = doubt
+            # The name, or the fence? What is denied without the fence, too, is the name.
+            if not fenced:
+                raise
+            self._was_denied = True
+            return None
         except AmbiguousResult:
             await while_valid(self.session, self._home.pause(_RETRY_LOW_S, _RETRY_HIGH_S))
             return None
@@ -198,6 +236,8 @@ class Contender:
             self.session.check()
             raise
         self._doubtful = doubt
+        if self._was_denied:
+            self._home.go_without_fences()
         return result
 
     # -- waiting ---------------------------------------------------------------------------------------------------
@@ -233,15 +273,26 @@ class Contender:
 
     async def leave(self) -> None:
         """Remove our entry, and fence off any copy of its create; repeated until done or the session has ended."""
-        await self._until_done(self._leave_once)
+        await self._until_done("release", self._leave_once)
 
     async def _leave_once(self) -> None:
-        fence = (op.put(self._gate, _EMPTY, lease=self.session.lease_id),) if self._doubtful else ()
+        fence: tuple[Op, ...] = ()
+        if self._doubtful and self._home.may_fence:
+            fence = (op.put(self._gate, _EMPTY, lease=self.session.lease_id),)
         result = await self._home.txn.run(
             (self.guard(),), (op.delete(self.key), *fence), fence, repeat=Repeat.IDEMPOTENT
         )
         if fence:
             self.session.gate_revisions[self.name] = result.revision
+        elif self._doubtful:
+            self._doubtful = False
+            look_after(self._home, self)
+
+    async def has_landed(self) -> bool:
+        """Look whether an entry of ours is there, and take note of it."""
+        found = await self._home.core.kv.get(self.key)
+        self.token = found.create_revision if found and self._is_ours(found.value) else 0
+        return self.token != 0
 
     def give_up(self, line: LocalLine) -> None:
         """Abandon the attempt in the background; the next one in the local ``line`` waits for that."""
@@ -259,10 +310,14 @@ class Contender:
     async def abandon(self) -> None:
         """Give the attempt up, whatever became of it; repeated until done or the session has ended."""
         if self._doubtful or self.token:
-            await self._until_done(self._abandon_once)
+            await self._until_done("abandon", self._abandon_once)
 
     async def _abandon_once(self) -> None:
-        if self._doubtful:
+        if self._doubtful and not self._home.may_fence:
+            if not await self.has_landed():
+                self._doubtful = False
+                look_after(self._home, self)
+        elif self._doubtful:
             result = await self._home.txn.run(
                 (),
                 (op.put(self._gate, _EMPTY, lease=self.session.lease_id), op.get(self.key)),
@@ -275,16 +330,27 @@ class Contender:
         if self.token:
             await self._leave_once()
 
-    async def _until_done(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _until_done(
+        self, what: Literal["release", "abandon"], step: Callable[[], Awaitable[None]]
+    ) -> None:
+        done = False
+        try:
+            done = await self._repeated(step)
+        finally:
+            note_cleanup(self.recipe, what, done=done)
+
+    async def _repeated(self, step: Callable[[], Awaitable[None]]) -> bool:
+        """Repeat ``step`` until it is done; False when the end of the lease must do it."""
         while self.session.valid_for() > 0:
             try:
                 await step()
             except LeaseNotFound:
                 self.session.expire("lease not found")
-                return
+                return False
             except (Unavailable, AmbiguousResult, CoordTimeout):
                 await self._home.pause(_RETRY_LOW_S, _RETRY_HIGH_S)
             except (SessionError, CoordError):
-                return  # refused for good (rights, closed client): the lease's end removes the entry
+                return False  # refused for good (rights, closed client): the lease's end removes the entry
             else:
-                return
+                return True
+        return False

@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord.errors import ClientClosed, CoordError, ForkedError
+from coord.names import Names
 from coord.renewal import RenewalPool
 from coord.runtime import ForkedRuntime
 from coord.session import Session
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from coord.core import Core
+    from coord.runtime.placement import Runtime
+    from coord.runtime.seams import Env
+    from coord.store.lease import Leases
+    from coord.store.txn import TxnRunner
+    from coord.store.watch import WatchMux
 
 T = TypeVar("T")
 
@@ -24,14 +30,17 @@ class Coordination:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.runtime = core.runtime
-        self.env = core.env
-        self.txn = core.txn
-        self.leases = core.leases
-        self.watches = core.watches
-        self.renewals = RenewalPool(core.transport, core.env, core.supervisor)
+        self.runtime: Runtime = core.runtime
+        self.env: Env = core.env
+        self.txn: TxnRunner = core.txn
+        self.leases: Leases = core.leases
+        self.watches: WatchMux = core.watches
+        self.renewals: RenewalPool = RenewalPool(core.transport, core.env, core.supervisor)
         self.sessions: dict[Session, None] = {}
         """Open sessions, in the order of their opening; closed with the client."""
+        self._names = Names() if core.options.debug else None
+        self.may_fence: bool = True
+        """Whether the store lets us write the create fences, below ``_coord/`` (C5)."""
         self._default: Session | None = None
         self._default_lock = asyncio.Lock()
         core.at_close(self._close_sessions)
@@ -65,6 +74,24 @@ class Coordination:
                 await current.open()
                 self._default = current
             return current
+
+    def claim(self, name: bytes) -> bytes:
+        """Return a recipe's name. In debug mode raises :class:`NameConflict` (C1)."""
+        if self._names is not None:
+            self._names.claim(name)
+        return name
+
+    def go_without_fences(self) -> None:
+        """Note, and say once, that the store denies the keys of the create fences (C17)."""
+        if self.may_fence:
+            self.may_fence = False
+            asyncio.get_running_loop().call_exception_handler(
+                {
+                    "message": "coord: the store denies access to keys below '_coord/': locks and elections stay"
+                    " correct, but what a lost answer leaves behind may block others for up to a third of the TTL;"
+                    " grant this user readwrite on the prefix '_coord/'"
+                }
+            )
 
     def background(
         self, coro: Coroutine[Any, Any, object], *, name: str

@@ -7,21 +7,27 @@ import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from coord.errors import InvalidArgument
+from coord.errors import ClientClosed
 from coord.runtime import RealOffload, Supervisor, finish, start_task
 from coord.store.admin import Admin
 from coord.store.caller import Caller
+from coord.store.keyspace import Keyspace
 from coord.store.kv import KV
 from coord.store.lease import Leases
+from coord.store.marker import Markers
 from coord.store.txn import TxnRunner
+from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
 from coord.store.watch import WatchMux
+from coord.syncing import EndpointSync
 from coord.target import Opened, Target, TargetKind
+from coord.ways import Ways
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from coord.credentials import Credentials
     from coord.runtime import Env, Runtime
-    from coord.transport import Transport
+    from coord.transport import CarrierLimits, ClientTransport, Transport
 
 Placement = Literal["thread", "inline"]
 Carrier = Literal["native", "grpcio"]
@@ -39,37 +45,62 @@ class Options:
     request_timeout: float = DEFAULT_REQUEST_TIMEOUT_S
     placement: Placement = "thread"
     carrier: Carrier = "native"
+    credentials: Credentials | None = None
     name: str = "coord"
+    debug: bool = False
+    namespace: bytes = b""
+    max_txn_ops: int = DEFAULT_MAX_TXN_OPS
+    auto_sync: float | None = None
+    carrier_limits: CarrierLimits | None = None
 
 
 class Core:
     """What a client is made of. Everything here belongs to the runtime's loop, unless it says otherwise.
 
-    ``kv``, ``txn``, ``leases``, ``admin`` and ``caller`` keep no state and may be used from any loop: what they send
+    ``kv``, ``txn``, ``leases``, ``admin``, ``markers`` and ``caller`` may be used from any loop: what they send
     crosses over to the runtime's.
     ``closing`` is set as soon as the client begins to close; ``closed`` when nothing is left.
     """
 
     def __init__(
-        self, options: Options, runtime: Runtime, transport: Transport, opened: Opened | None
+        self, options: Options, runtime: Runtime, ways: Ways, opened: Opened | None
     ) -> None:
         self.options = options
-        self.name = options.name
+        self.name: str = options.name
         self.runtime = runtime
-        self.env = runtime.env
-        self.transport = transport
-        self.closing = asyncio.Event()
-        self.closed = False
+        self.env: Env = runtime.env
+        self.ways = ways
+        self.carrier: ClientTransport = ways.carrier
+        transport = ways.transport
+        self.transport: Transport = transport
+        self.closing: asyncio.Event = asyncio.Event()
+        self.closed: bool = False
         self._gone = asyncio.Event()
-        self.supervisor = Supervisor(self._note_failure)
-        self.caller = Caller(transport, runtime, request_timeout=options.request_timeout)
-        self.kv = KV(self.caller)
-        self.txn = TxnRunner(self.caller)
-        self.leases = Leases(self.caller)
-        self.admin = Admin(self.caller)
+        self.supervisor: Supervisor = Supervisor(self._note_failure)
+        self.caller: Caller = Caller(transport, runtime, request_timeout=options.request_timeout)
+        keyspace = Keyspace(options.namespace)
+        self.keyspace: Keyspace = keyspace
+        self.kv: KV = KV(self.caller, keyspace)
+        self.txn: TxnRunner = TxnRunner(self.caller, keyspace, options.max_txn_ops)
+        self.leases: Leases = Leases(self.caller, keyspace)
+        self.admin: Admin = Admin(self.caller)
+        self.sync: EndpointSync = EndpointSync(
+            self.admin, ways.carrier, self.env, ways.target, fixed=opened is not None
+        )
         # A member that has lost its leader ends the stream, instead of leaving us with a stale view.
-        self.watches = WatchMux(
-            transport, self.env, self.supervisor, metadata=(("hasleader", "true"),)
+        self.watches: WatchMux = WatchMux(
+            transport,
+            self.env,
+            self.supervisor,
+            metadata=(("hasleader", "true"),),
+            keyspace=keyspace,
+        )
+        self.markers: Markers = Markers(
+            runtime,
+            self.txn,
+            self.leases,
+            request_timeout=options.request_timeout,
+            at_close=self.at_close,
         )
         self._opened = opened
         self._farewells: dict[int, Callable[[], Awaitable[None]]] = {}
@@ -90,12 +121,34 @@ class Core:
             env = replace(env, net=opened.net)
             target = Target(kind=TargetKind.ENDPOINTS, endpoints=opened.endpoints)
         try:
-            transport = _make_transport(options.carrier, target, env)
+            ways = Ways(options, target, env)
         except BaseException:
             if opened is not None:
                 await opened.close()
             raise
-        return cls(options, runtime, transport, opened)
+        core = cls(options, runtime, ways, opened)
+        if options.auto_sync is not None:
+            core.supervisor.spawn(core.sync.keep_syncing(options.auto_sync), name="endpoint-sync")
+        return core
+
+    @contextlib.asynccontextmanager
+    async def only(self, endpoint: str | None) -> AsyncGenerator[Caller]:
+        """Yield a caller whose calls go to one endpoint, over a connection of their own; None: to the client's.
+
+        On the runtime's loop. Raises :class:`InvalidArgument` for what is no endpoint, or not fit for this client.
+        """
+        if endpoint is None:
+            yield self.caller
+            return
+        if self.closing.is_set():
+            raise ClientClosed
+        transport = self.ways.to(endpoint)
+        forget = self.at_close(transport.close)
+        try:
+            yield self.caller.over(transport)
+        finally:
+            forget()
+            await finish(transport.close(), within=_FAREWELL_S)
 
     def at_close(self, farewell: Callable[[], Awaitable[None]]) -> Callable[[], None]:
         """Run ``farewell`` when the client closes, before its connections do; the newest first.
@@ -158,17 +211,3 @@ class Core:
                 "exception": error,
             }
         )
-
-
-def _make_transport(carrier: Carrier, target: Target, env: Env) -> Transport:
-    match carrier:
-        case "native":
-            from coord.transport.native import NativeTransport
-
-            return NativeTransport(target.endpoints, env, tls=target.tls)
-        case "grpcio":
-            from coord.transport.grpcio import GrpcioTransport  # 116 ms that only its users pay
-
-            return GrpcioTransport(target.endpoints, env, tls=target.tls)
-        case _:  # pyright: ignore[reportUnnecessaryComparison] - callers without a type checker
-            raise InvalidArgument(f"transport must be 'native' or 'grpcio', not {carrier!r}")  # pyright: ignore[reportUnreachable]

@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from coord._telemetry import ELECTION, observed_wait
 from coord.contender import Contender, check_name
 from coord.errors import (
     CampaignTimeout,
@@ -23,10 +24,10 @@ from coord.errors import (
 from coord.grants import Grant, Hold
 from coord.local_line import LocalLine
 from coord.runtime import Supervisor
+from coord.store import operations as op
 from coord.store.caller import Repeat
 from coord.store.keys import prefix_end, to_bytes
 from coord.store.kv import SortBy
-from coord.store.txn import op
 from coord.store.values import EventType
 from coord.store.watch import WatchSpec
 from coord.waiter import while_valid
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from coord.coordination import Coordination
+    from coord.errors import LostError
     from coord.grants import OnLoss
     from coord.session import Session
     from coord.store.values import KeyValue, WatchEvent
@@ -68,7 +70,7 @@ class Leader:
 class Term(Grant):
     """Leadership, from its confirmation until it is resigned or lost."""
 
-    lost_error = LeadershipLost
+    lost_error: type[LostError] = LeadershipLost
 
     async def proclaim(self, value: str | bytes, *, timeout: float | None = None) -> int:
         """Publish a new value and return its revision.
@@ -104,7 +106,8 @@ class Election:
         self, home: Coordination, name: str | bytes, *, session: Session | None = None
     ) -> None:
         self._home = home
-        self.name = check_name(name)
+        self.name: bytes = home.claim(check_name(name))
+        """The name, as it stands in the store."""
         self._text = self.name.decode(errors="backslashreplace")
         self._prefix = self.name + b"/"
         self._session = session
@@ -120,7 +123,14 @@ class Election:
         raw = to_bytes(value, "value")
         if timeout is not None and timeout < 0:
             raise InvalidArgument(f"timeout must be None or at least 0 seconds, not {timeout}")
-        return await self._home.run(self._campaign(raw, timeout), discard=Term.discard)
+        waiting = observed_wait(
+            ELECTION,
+            ELECTION.wait,
+            self._text,
+            lambda: self._campaign(raw, timeout),
+            clock=self._home.env.clock,
+        )
+        return await self._home.run(waiting, discard=Term.discard)
 
     def lead(
         self,
@@ -146,6 +156,7 @@ class Election:
                     self._home,
                     session,
                     self.name,
+                    recipe=ELECTION,
                     lost_error=LeadershipLost,
                     is_ours=lambda _: True,
                 )

@@ -119,6 +119,26 @@ class KeyNotFound(RequestRefused):
     """The request needs a key that does not exist."""
 
 
+class UserExists(RequestRefused):
+    """There is a user of this name already."""
+
+
+class UserNotFound(RequestRefused):
+    """There is no user of this name."""
+
+
+class RoleExists(RequestRefused):
+    """There is a role of this name already."""
+
+
+class RoleNotFound(RequestRefused):
+    """There is no role of this name."""
+
+
+class NotGranted(RequestRefused):
+    """The user does not have the role, or the role not the permission, that was to be taken away."""
+
+
 class NoSpace(RequestRefused):
     """The store is over its quota; deletes, compaction and reads still work."""
 
@@ -127,8 +147,27 @@ class TooLarge(RequestRefused):
     """The request, or its answer, is larger than the limit."""
 
 
+class TxnTooLarge(TooLarge):
+    """A transaction has more comparisons, or more operations in one branch, than are allowed; nothing was sent.
+
+    Allowed are the client's ``max_txn_ops``, or what the server says when that is less.
+    """
+
+
 class ProtocolError(CoordError):
     """The other side broke the protocol, or is not an etcd v3 endpoint."""
+
+
+class EndpointMismatch(CoordError):
+    """The members advertise client URLs that this client must not use: plain ones with TLS, or the other way round."""
+
+    def __init__(self, urls: tuple[str, ...], *, secure: bool) -> None:
+        self.urls = urls
+        self.secure = secure
+        ours, theirs = (("uses TLS", "plain"), ("does not use TLS", "TLS"))[not secure]
+        super().__init__(
+            f"this client {ours}, but the members advertise only {theirs} URLs: {', '.join(urls)}"
+        )
 
 
 class ClientClosed(CoordError):
@@ -288,14 +327,60 @@ class NoLeader(CoordError):
         super().__init__(f"election {name!r} has no leader")
 
 
+class BatchFailed(CoordError):
+    """Some operations of a batch failed; the others took place.
+
+    ``sent`` is the number of operations, ``errors`` the key and the error of each one that failed.
+    """
+
+    def __init__(self, sent: int, errors: tuple[tuple[bytes, CoordError], ...]) -> None:
+        self.sent = sent
+        self.errors = errors
+        key, first = errors[0]
+        super().__init__(
+            f"{len(errors)} of {sent} operations failed, the first on"
+            f" {key.decode(errors='backslashreplace')!r}: {first}"
+        )
+
+
+class StmConflict(CoordError):
+    """An optimistic transaction lost against others in every attempt; nothing was written.
+
+    ``attempts`` is their number; ``hottest`` the keys that changed most often meanwhile, each with how often.
+    """
+
+    def __init__(self, attempts: int, hottest: tuple[tuple[bytes, int], ...]) -> None:
+        self.attempts = attempts
+        self.hottest = hottest
+        named = ", ".join(
+            f"{key.decode(errors='backslashreplace')!r} ({count} times)" for key, count in hottest
+        )
+        super().__init__(
+            f"the transaction conflicted with others in all of {attempts} attempts"
+            + (f"; what changed most: {named}" if named else "")
+        )
+
+
+class StmTimeout(CoordTimeout):
+    """An optimistic transaction was not committed in time; nothing was written."""
+
+
 _BY_TEXT: dict[str, type[RequestRefused]] = {
     "etcdserver: mvcc: required revision is a future revision": FutureRevision,
     "etcdserver: requested lease not found": LeaseNotFound,
     "etcdserver: lease already exists": LeaseExists,
     "etcdserver: key not found": KeyNotFound,
+    "etcdserver: user name already exists": UserExists,
+    "etcdserver: user name not found": UserNotFound,
+    "etcdserver: role name already exists": RoleExists,
+    "etcdserver: role name not found": RoleNotFound,
+    "etcdserver: role is not granted to the user": NotGranted,
+    "etcdserver: permission is not granted to the role": NotGranted,
     "etcdserver: mvcc: database space exceeded": NoSpace,
     "etcdserver: request is too large": TooLarge,
+    "etcdserver: too many operations in txn request": TxnTooLarge,
 }
+_LARGER = "message larger than max"  # gRPC's own limit, which lies above the server's
 _COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 # Texts that arrive with UNKNOWN or UNAVAILABLE although the server says that nothing was done.
 _NOT_APPLIED = frozenset(
@@ -304,8 +389,16 @@ _NOT_APPLIED = frozenset(
         "etcdserver: no leader",
         "etcdserver: leader changed",
         "etcdserver: not capable",
+        "etcdserver: unhealthy cluster",
         "there is no address available",
         "there is no connection available",
+    }
+)
+# Refusals that arrive with UNKNOWN.
+_REFUSED_TEXT = frozenset(
+    {
+        "etcdserver: re-configuration failed due to not enough started members",
+        "etcdserver: unknown method",
     }
 )
 _DENIED = frozenset({StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED})
@@ -314,6 +407,11 @@ _DENIED_TEXT = frozenset(
         "etcdserver: user name is empty",
         "etcdserver: authentication failed, invalid user ID or password",
         "etcdserver: revision of auth store is old",
+        # etcd 3.4 in its Maintenance service, with code UNKNOWN.
+        "auth: permission denied",
+        "auth: user name is empty",
+        "auth: invalid auth token",
+        "auth: revision in header is old",
     }
 )
 # Codes after which a write that was sent may still have been applied.
@@ -332,7 +430,8 @@ _UNCERTAIN = frozenset(
 
 def is_unknown_outcome(error: RpcError) -> bool:
     """Say whether a write that failed with ``error`` may have been applied nevertheless."""
-    return error.sent and error.code in _UNCERTAIN and error.message not in _NOT_APPLIED
+    said_no = error.message in _NOT_APPLIED or error.message in _REFUSED_TEXT
+    return error.sent and error.code in _UNCERTAIN and not said_no
 
 
 def from_status(
@@ -348,8 +447,12 @@ def from_status(
     known = _BY_TEXT.get(message)
     if known is not None:
         return known(code, message)
+    if code is StatusCode.RESOURCE_EXHAUSTED and _LARGER in message:
+        return TooLarge(code, message)
     if code in _DENIED or message in _DENIED_TEXT:
         return PermissionDenied(message)
+    if message in _REFUSED_TEXT:
+        return RequestRefused(code, message)
     if writes and is_unknown_outcome(error):
         return AmbiguousResult(operation, f"{message} ({code.name})")
     if code is StatusCode.DEADLINE_EXCEEDED:

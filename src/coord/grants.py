@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from coord._telemetry import begin_hold, hold_lost
 from coord.errors import (
     Compacted,
     CoordError,
@@ -22,6 +23,7 @@ from coord.errors import (
 from coord.runtime import ForkedRuntime
 from coord.signals import OneShot
 from coord.store.caller import Repeat
+from coord.store.txn import Txn
 from coord.store.values import EventType
 from coord.store.watch import WatchSpec
 
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from coord.coordination import Coordination
     from coord.local_line import LocalLine
     from coord.session import Session
-    from coord.store.txn import Compare, TxnResult
+    from coord.store.comparing import Compare
+    from coord.store.txn import TxnResult
 
     OnLoss = Literal["cancel", "flag"]
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 # starts, since it starts at the revision of the grant.
 _WATCH_AFTER_S = 0.1
 _RETRY_LOW_S, _RETRY_HIGH_S = 0.05, 0.5
+_OVERDUE = "its session is past its safe deadline"
 
 
 class Grant:
@@ -56,15 +60,26 @@ class Grant:
         self._home = home
         self._contender = contender
         self._line = line
-        self.name = contender.text
-        self.key = contender.key
-        self.token = contender.token
+        self.name: str = contender.text
+        """The name that was acquired."""
+        self.key: bytes = contender.key
+        """The key in the store that stands for it."""
+        self.token: int = contender.token
+        """The fencing token; it rises with each grant of the same name."""
         self.session: Session = contender.session
-        self.acquired_at = home.env.clock.mono()
+        """The session that it is held through."""
+        self.acquired_at: float = home.env.clock.mono()
         """Monotonic seconds of this machine."""
-        self.lost = OneShot(home.runtime, f"loss of {self.name}")
+        self.lost: OneShot = OneShot(home.runtime, f"loss of {self.name}")
         """Fires once, with the reason, when the grant is lost before its release."""
         self._released = False
+        self._hold = begin_hold(
+            contender.recipe,
+            self.name,
+            self.token,
+            self.session.lease_id,
+            clock=home.env.clock,
+        )
         self._watching: asyncio.Task[object] | None = None
         self._unwatch_session = self.session.expired.watch(self._session_ended)
         self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._start_watching)
@@ -94,11 +109,21 @@ class Grant:
         if self._released:
             raise NotHeld(self.name)
         if self.session.valid_for() <= 0:
-            raise self.lost_error(self.name, self.token, "its session is past its safe deadline")
+            raise self.lost_error(self.name, self.token, _OVERDUE)
 
     def guard(self) -> Compare:
         """Return the comparison that holds exactly while the store still has this grant; put it into ``when()``."""
         return self._contender.guard()
+
+    def txn(self) -> Txn:
+        """Build a transaction that runs ``then()`` only while the store still has this grant; as ``client.txn()``.
+
+        Raises :class:`NotHeld` after the release. ``commit()`` does not raise when the grant is gone: ``succeeded`` is
+        False then, as when a comparison of your own failed; :meth:`check` tells them apart.
+        """
+        if self.released:
+            raise NotHeld(self.name)
+        return Txn(self._home.txn, guards=(self.guard(),))
 
     # -- loss: on the runtime's loop -------------------------------------------------------------------------------
 
@@ -108,7 +133,12 @@ class Grant:
     def _lose(self, reason: str) -> None:
         if not self._released:
             self._stop_watching()
-            self.lost.set(reason)
+            if self.lost.set(reason):
+                self._tell_loss(reason)
+
+    def _tell_loss(self, reason: str) -> None:
+        hold, self._hold = self._hold, None
+        hold_lost(hold, self._contender.recipe, reason, self.lost_error)
 
     def _start_watching(self) -> None:
         if not self._released and not self.lost.is_set():
@@ -177,6 +207,11 @@ class Grant:
         if self._released:
             return not self.lost.is_set()
         was_valid = self.valid_for() > 0
+        if not was_valid and not self.lost.is_set():
+            self._tell_loss(_OVERDUE)
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.end()
         self._released = True
         self._stop_watching()
         task = self._home.background(self._give_back(), name="release")
@@ -274,9 +309,7 @@ class Hold(Generic[G]):
             else None
         )
         if lost is None and grant.session.valid_for() <= 0 and not grant.released:
-            lost = grant.lost_error(
-                grant.name, grant.token, "its session is past its safe deadline"
-            )
+            lost = grant.lost_error(grant.name, grant.token, _OVERDUE)
         if self._unwatch is not None:
             self._on_runtime(self._unwatch)
         await grant.release()

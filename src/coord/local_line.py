@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from coord._telemetry import link_to_head, own_span
+
 if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
+
     from coord.session import Session
 
 
@@ -21,6 +25,7 @@ class LocalLine:
         self._lock = asyncio.Lock()  # wakes its waiters in order
         self._users = 0
         self._is_given_up = False
+        self._head: SpanContext | None = None
 
     @classmethod
     async def join(cls, session: Session, name: bytes) -> LocalLine:
@@ -29,11 +34,13 @@ class LocalLine:
         if line is None:
             line = session.lines[name] = cls(session, name)
         line._users += 1
+        link_to_head(line._head)
         try:
             await line._lock.acquire()
         except BaseException:
             line._forget()
             raise
+        line._head = own_span()
         return line
 
     @classmethod
@@ -58,6 +65,7 @@ class LocalLine:
 
     def leave(self) -> None:
         """Let the next one become the head."""
+        self._head = None
         self._is_given_up = False
         self._lock.release()
         self._forget()

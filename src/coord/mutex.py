@@ -8,35 +8,42 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from typing_extensions import override
 
+from coord._telemetry import MUTEX, entry_context, observed_wait
 from coord.contender import META_PREFIX, Contender, check_name
 from coord.errors import CoordError, InvalidArgument, LockLost, LockTimeout
 from coord.grants import Grant, Hold
 from coord.local_line import LocalLine
 from coord.runtime import process_identity
+from coord.store import comparing as compare
+from coord.store import operations as op
 from coord.store.caller import Repeat
 from coord.store.kv import SortBy
-from coord.store.txn import compare, op
 from coord.waiter import while_valid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from coord.coordination import Coordination
+    from coord.errors import LostError
     from coord.grants import OnLoss
     from coord.session import Session
     from coord.store.values import KeyValue
 
+T = TypeVar("T")
+
 _EXPLAIN_WITHIN_S = 0.25
+# Kept: json.dumps() makes an encoder for every call that asks for other separators than the usual.
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class MutexGrant(Grant):
     """A held lock. A reentrant one is given back by the last of its releases."""
 
-    lost_error = LockLost
+    lost_error: type[LostError] = LockLost
 
     def __init__(self, home: Coordination, contender: Contender, line: LocalLine) -> None:
         super().__init__(home, contender, line)
@@ -81,7 +88,8 @@ class Mutex:
         label: str | None = None,
     ) -> None:
         self._home = home
-        self.name = check_name(name)
+        self.name: bytes = home.claim(check_name(name))
+        """The name, as it stands in the store."""
         self._text = self.name.decode(errors="backslashreplace")
         self._session = session
         self._reentrant = reentrant
@@ -103,7 +111,8 @@ class Mutex:
         """Acquire on behalf of ``owner``, the identity that reentrancy and inspection go by."""
         if timeout is not None and timeout < 0:
             raise InvalidArgument(f"timeout must be None or at least 0 seconds, not {timeout}")
-        return await self._home.run(self._acquire(owner, timeout), discard=MutexGrant.discard)
+        waiting = self._observed(MUTEX.wait, lambda: self._acquire(owner, timeout))
+        return await self._home.run(waiting, discard=MutexGrant.discard)
 
     async def try_acquire(self) -> MutexGrant | None:
         """Take the lock if it is free, else return None: one request, which never queues and leaves nothing behind."""
@@ -111,7 +120,13 @@ class Mutex:
 
     async def try_acquire_for(self, owner: str) -> MutexGrant | None:
         """Try on behalf of ``owner``."""
-        return await self._home.run(self._try_acquire(owner), discard=_discard)
+        trying = self._observed(MUTEX.attempt, lambda: self._try_acquire(owner))
+        return await self._home.run(trying, discard=_discard)
+
+    def _observed(
+        self, what: str, make: Callable[[], Coroutine[Any, Any, T]]
+    ) -> Coroutine[Any, Any, T]:
+        return observed_wait(MUTEX, what, self._text, make, clock=self._home.env.clock)
 
     def hold(self, *, timeout: float | None = None, on_loss: OnLoss = "cancel") -> Hold[MutexGrant]:
         """Return an ``async with`` that acquires, yields the grant and releases; see :class:`coord.grants.Hold`."""
@@ -178,6 +193,7 @@ class Mutex:
             self._home,
             session,
             self.name,
+            recipe=MUTEX,
             lost_error=LockLost,
             is_ours=lambda value: _parse(value).get("nonce") == nonce,
         )
@@ -194,7 +210,8 @@ class Mutex:
         }
         if self._label is not None:
             entry["label"] = self._label
-        return json.dumps(entry, separators=(",", ":")).encode()
+        entry |= entry_context()
+        return _to_json(entry).encode()
 
     # -- reentrancy ------------------------------------------------------------------------------------------------
 
@@ -288,7 +305,7 @@ def _owner() -> str:
 def _parse(value: bytes) -> Mapping[str, object]:
     try:
         parsed: object = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):  # anybody may have written it
         return {}
     return cast("Mapping[str, object]", parsed) if isinstance(parsed, dict) else {}
 

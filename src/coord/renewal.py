@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
 
 from coord.rpc.status import RpcError
@@ -82,8 +83,11 @@ class _RenewalStream:
             self._stream.cancel()
 
     def _start(self, pause: float) -> None:
-        self._task = self._supervisor.spawn(self._run(pause), name="lease-renewals")
-        self._task.add_done_callback(self._ended)
+        nobody_s = Context()  # it serves many
+        self._task = self._supervisor.spawn(
+            self._run(pause), name="lease-renewals", context=nobody_s
+        )
+        self._task.add_done_callback(self._ended, context=nobody_s)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Start again if there is still something to renew: whatever ended the task, silence is not an answer."""
@@ -200,7 +204,12 @@ class RenewalPool:
         return None if stream is None else stream.endpoint
 
     async def renew_elsewhere(self, lease: Renewable, *, timeout: float) -> None:
-        """Renew once on a stream of its own, if possible through another endpoint. Failures are silent."""
+        """Renew once on a stream of its own, if possible through another endpoint. Failures are silent.
+
+        Where there is no other one, over a new connection: what is silent may be the one that we have.
+        """
+        if len(self._transport.endpoints) == 1:
+            self._transport.suspect()
         try:
             async with asyncio.timeout(timeout):
                 stream = await self._transport.open_stream(

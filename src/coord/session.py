@@ -17,6 +17,7 @@ import contextlib
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, Self
 
+from coord._telemetry import SESSION, note_loss, note_renewal, observed_wait
 from coord.errors import (
     ClientClosed,
     CoordError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from coord.contender import Contender
     from coord.coordination import Coordination
     from coord.local_line import LocalLine
 
@@ -93,10 +95,13 @@ class Session:
         self._critical = critical
         self._liveness = liveness
         self._liveness_timeout = float(ttl) if liveness_timeout is None else liveness_timeout
-        self.name = name or ""
-        self.lease_id = lease_id or 0
-        self.ttl = 0
-        self.expired = OneShot(coordination.runtime, "session expiry")
+        self.name: str = name or ""
+        """What the caller named it, for messages."""
+        self.lease_id: int = lease_id or 0
+        """The lease's id; 0 before the session is open."""
+        self.ttl: int = 0
+        """Seconds, as the server granted them; 0 before the session is open."""
+        self.expired: OneShot = OneShot(coordination.runtime, "session expiry")
         """Fires once, with the reason, when the session expires."""
         self._deadline = 0.0
         self._confirmed_at = 0.0
@@ -111,6 +116,8 @@ class Session:
         """Per name, the local line of contenders (used by the recipes)."""
         self.gate_revisions: dict[bytes, int] = {}
         """Per name, the mod revision of its create fence."""
+        self.doubts: dict[bytes, list[Contender]] = {}
+        """Per name, the attempts whose create may still land, where nothing fences it off."""
 
     # -- what may be asked from anywhere ---------------------------------------------------------------------------
 
@@ -206,7 +213,10 @@ class Session:
         if self._state is not SessionState.NEW:
             self.check()
             return self
-        await self._home.run(self._open(timeout))
+        opening = observed_wait(
+            SESSION, SESSION.wait, self.name, lambda: self._open(timeout), clock=self._clock
+        )
+        await self._home.run(opening)
         return self
 
     async def _open(self, timeout: float | None) -> None:
@@ -288,15 +298,21 @@ class Session:
         quarter = self.ttl / 4
         # Without a proof of life nothing is sent, but the proof may still come before the end.
         if self._is_alive():
+            note_renewal(None)
             self._home.background(
                 self._home.renewals.renew_elsewhere(self, timeout=quarter), name="session-hedge"
             )
         self._timers.append(asyncio.get_running_loop().call_later(quarter, self._hedge))
 
     def _suspect(self) -> None:
-        if self._test_deadline() and self.state is SessionState.SUSPENDED:
-            self._state = SessionState.SUSPENDED
-            self._tell(SessionState.SUSPENDED)
+        if not self._test_deadline():
+            return
+        if self.state is not SessionState.SUSPENDED:
+            # The timer was early by a rounding: look again.
+            self._timers.append(asyncio.get_running_loop().call_later(0.005, self._suspect))
+            return
+        self._state = SessionState.SUSPENDED
+        self._tell(SessionState.SUSPENDED)
 
     def _end_reached(self) -> None:
         self._test_deadline()
@@ -320,6 +336,7 @@ class Session:
         # revive a session that others may have seen dead.
         if not self._test_deadline():
             return
+        note_renewal(self._clock.mono() - sent_at if ttl > 0 else None)
         if ttl <= 0:
             self.expire("lease not found")
             return
@@ -371,6 +388,7 @@ class Session:
             return
         self._state = SessionState.EXPIRED
         self._leave()
+        note_loss(SESSION, reason)
         self.expired.set(reason)
         self._tell(SessionState.EXPIRED)
         if reason != "lease not found":
@@ -399,8 +417,13 @@ class Session:
         Waits at most 5 s for the server; if it does not answer, the lease ends by its TTL.
         Runs to its end although the caller is cancelled.
         """
+
+        async def ending() -> None:
+            # Made here, not as an argument: a client that is closed never begins this, nor would it end that.
+            await finish(self.shut(), within=_REVOKE_WITHIN_S * 2)
+
         with contextlib.suppress(ClientClosed):  # closing the client has closed its sessions
-            await self._home.run(finish(self.shut(), within=_REVOKE_WITHIN_S * 2))
+            await self._home.run(ending())
 
     async def shut(self) -> None:
         """Close, on the runtime's loop."""

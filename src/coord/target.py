@@ -3,7 +3,9 @@
     "host:2379"  "http://host:2379"  "https://host:2379"     one endpoint, or several with commas or in a sequence
     "unix:///run/etcd.sock"  "unix:etcd.sock"  "unixs:..."   a unix socket, the second kind with TLS
     "etcd://h1,h2:2379?timeout=5"
+    "etcd://h1,h2/team-a/"                                   only the keys that start with team-a/, see connect()
     "etcd+tls://h1,h2?ca=ca.pem&cert=me.pem&key=me.key"      one URL for a whole cluster and its options
+    "etcd://user:password@h1,h2"                             with a user; what is special in a URL is written as %XX
     "local:"  "local:/path"                                  the server of this user and machine, started on first use
     "memory:"                                                a private server inside this process
 
@@ -13,11 +15,13 @@ As in etcd's clients, TLS is a property of the whole client: plain and encrypted
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
+from coord.credentials import Credentials, parse_userinfo
 from coord.errors import InvalidArgument
 from coord.runtime import Address, TcpAddress, UnixAddress
 
@@ -32,6 +36,8 @@ _FORMS = (
     "allowed are host:port, http://host:port, https://host:port, unix:///path, unixs:///path,"
     " etcd://host,host?option=value, etcd+tls://host,host?option=value, local:, local:/path and memory:"
 )
+_PATH = re.compile("(?:[^%]|%[0-9A-Fa-f]{2})*", re.DOTALL)
+_NO_USER_HERE = "user and password do not belong in an endpoint: use user= and password=, or etcd://user:password@host"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -84,6 +90,9 @@ class Target:
     tls: TlsConfig | None = None
     path: str | None = None
     request_timeout: float | None = None
+    namespace: bytes = b""
+    credentials: Credentials | None = None
+    """What the URL said; ``connect()`` adds its arguments and the environment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +132,9 @@ def _split(given: str | Sequence[str]) -> list[str]:
         if scheme in {"etcd", "etcd+tls", "local", "memory"}:
             return [given.strip()]
         given = given.split(",")
+        # Before anything is shown: a password may hold commas.
+        if any("@" in part and not part.lstrip().startswith("unix") for part in given):
+            raise InvalidArgument(_NO_USER_HERE)
     parts: list[str] = []
     for part in given:
         if not isinstance(part, str):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -188,7 +200,7 @@ def _parse_endpoint(text: str) -> Endpoint:
         match scheme:
             case "http" | "https":
                 if not rest.startswith("//"):
-                    raise InvalidArgument(f"endpoint {text!r}: expected // after {scheme}:")
+                    raise InvalidArgument(f"endpoint {_shown(text)}: expected // after {scheme}:")
                 authority, slash, path = rest[2:].partition("/")
                 if slash and path:
                     raise InvalidArgument(f"endpoint {_shown(text)}: has a path; {_FORMS}")
@@ -217,7 +229,7 @@ def _parse_host(authority: str, text: str, *, port: int | None) -> TcpAddress:
     """Parse ``host:port``; ``port`` is the default, None if it must be given."""
     shown = _shown(text)
     if "@" in authority:
-        raise InvalidArgument(f"endpoint {shown}: user and password do not belong in an endpoint")
+        raise InvalidArgument(f"endpoint {shown}: {_NO_USER_HERE}")
     if authority.startswith("["):
         host, bracket, rest = authority[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
@@ -242,16 +254,14 @@ def _parse_host(authority: str, text: str, *, port: int | None) -> TcpAddress:
 
 
 def _parse_url(scheme: str, rest: str, tls: TlsConfig | None) -> Target:
-    """Parse ``//h1,h2/namespace?option=value``."""
+    """Parse ``//user:password@h1,h2/namespace?option=value``."""
+    user, rest = _split_user(scheme, rest)
     url = f"{scheme}:{rest}"
     if not rest.startswith("//"):
         raise InvalidArgument(f"target {_shown(url)}: expected // after {scheme}:")
     before, _, query = rest[2:].partition("?")
-    authority, _, namespace = before.partition("/")
-    if namespace:
-        raise InvalidArgument(
-            f"target {_shown(url)}: a namespace ({namespace!r}) is not supported yet"
-        )
+    authority, _, path = before.partition("/")
+    namespace = _parse_namespace(path)
     secure = scheme == "etcd+tls"
     options = _parse_options(query, secure=secure)
     timeout = options.pop("timeout", None)
@@ -264,7 +274,29 @@ def _parse_url(scheme: str, rest: str, tls: TlsConfig | None) -> Target:
         raise InvalidArgument("tls= is given, but the URL says etcd://: write etcd+tls://")
     hosts = [_parse_host(h.strip(), h.strip(), port=DEFAULT_PORT) for h in authority.split(",")]
     endpoints = [Endpoint(address=h, tls=secure, text=str(h)) for h in hosts]
-    return _endpoints(endpoints, tls, None if timeout is None else _parse_seconds(timeout))
+    target = _endpoints(endpoints, tls, None if timeout is None else _parse_seconds(timeout))
+    return replace(target, namespace=namespace, credentials=user)
+
+
+def _parse_namespace(path: str) -> bytes:
+    """Decode what stands behind the hosts: the namespace as it is, with ``%2F`` and the like for any byte."""
+    if not _PATH.fullmatch(path):
+        raise InvalidArgument(f"namespace {path!r}: % must be followed by two hexadecimal digits")
+    return unquote_to_bytes(path)
+
+
+def _split_user(scheme: str, rest: str) -> tuple[Credentials | None, str]:
+    """Take ``user:password@`` out of a URL, so that nothing behind this can show it."""
+    before, at, behind = rest.rpartition("@")
+    if not at:
+        return None, rest
+    # Any other place is a password with a character that ends the host part, and would be shown in some message.
+    if not before.startswith("//") or any(c in before[2:] for c in "/?#@"):
+        raise InvalidArgument(
+            f"target {scheme}: one @ may stand behind the user; write %40 for others,"
+            " and %2F, %3F and %23 for / ? and # in a password"
+        )
+    return parse_userinfo(before[2:]), "//" + behind
 
 
 _TLS_OPTIONS = ("ca", "cert", "key", "server_name", "verify")

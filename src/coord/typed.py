@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from coord.codec.values import TypedKeyValue, decoded
 from coord.errors import CoordTimeout, DecodeError, InvalidArgument, UpdateConflict
+from coord.store import comparing as compare
+from coord.store import operations as op
 from coord.store.keys import to_key
-from coord.store.txn import compare, op
 from coord.store.values import EventType, PutResult
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from coord._telemetry import tracer, watch_span
+from coord._telemetry import watch_span
 from coord.errors import ClientClosed, CoordError, CoordTimeout, InvalidArgument
 from coord.store.kv import range_request
 from coord.store.resync import ResyncFeed
@@ -157,9 +157,8 @@ class Watch:
         if self._closed:
             raise ClientClosed("the watch")
         if self._feed is None:
-            active = tracer()
-            if active is not None and self._span is None:
-                self._span = watch_span(active, self._spec.key, self._spec.end)
+            if self._span is None:
+                self._span = watch_span(self._spec.key, self._spec.end)
             self._feed = await self._core.runtime.run(self._start(), discard=_close)
         return self._feed
 

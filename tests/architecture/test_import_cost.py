@@ -16,6 +16,7 @@ SLOW = (
     "google.protobuf.json_format",
     "grpc",
     "lmdb",
+    "opentelemetry",
     "rich",
     "textual",
 )

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-FACES = ["coord", "coord.codec", "coord.compare", "coord.op", "coord.sync"]
+FACES = ["coord", "coord.codec", "coord.compare", "coord.op", "coord.sync", "coord.testing"]
 
 
 def order(name: str) -> tuple[int, str]:
@@ -41,7 +41,7 @@ def test_all_is_complete_and_in_order(face: str) -> None:
     assert visible(module) - set(names) == set()
 
 
-@pytest.mark.parametrize("face", ["coord", "coord.sync"])
+@pytest.mark.parametrize("face", ["coord", "coord.sync", "coord.testing"])
 def test_type_checkers_see_the_same_names(face: str) -> None:
     # A face may load its names late; then the imports that only type checkers read must agree with it.
     module = importlib.import_module(face)

@@ -31,6 +31,11 @@ PRINTS = {
     ],
     "examples/session.py": ["valid: True", "present: True", "present: False"],
     "examples/sync_mutex.py": ["holding, token is positive: True", "hello"],
+    "examples/testing.py": [
+        "after 29 s: here",
+        "after 31 s: gone",
+        "the answer was lost, the write was not: True",
+    ],
     "examples/txn.py": ["transferred: True", "examples/txn/a 70", "examples/txn/b 30"],
     "examples/watch.py": [
         "put examples/watch/a 1",

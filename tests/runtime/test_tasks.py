@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 
 import pytest
 
@@ -52,6 +53,22 @@ async def test_finish_keeps_the_release_error_as_cause() -> None:
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
     assert isinstance(caught.value.__cause__, LookupError)
+
+
+async def test_finish_that_never_began_leaves_no_coroutine() -> None:
+    async def release() -> None:
+        pytest.fail("its task was cancelled before its first step")
+
+    before = asyncio.all_tasks()
+    coro = release()
+    task = asyncio.ensure_future(finish(coro, within=10))
+    await asyncio.sleep(0)
+    for each in asyncio.all_tasks() - before:  # as a loop does at its end
+        each.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    # That it was "never awaited" would fail this test, too.
+    assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
 
 
 async def test_supervisor_reports_failures_and_ends_all() -> None:

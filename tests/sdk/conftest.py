@@ -1,6 +1,7 @@
 """Stores and clients for the SDK's tests: the same tests, on every store and over every carrier.
 
-``COORD_SDK_ETCD=3.4.23`` runs them against that release of etcd instead of 3.5.1.
+``COORD_SDK_ETCD=3.4.23`` runs them against that release of etcd instead of 3.5.1; ``COORD_SDK_CLUSTER=1`` on three members whose leader is
+killed before each test, instead of the other stores.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing_extensions import override
 
 import coord
 from coord.core import Carrier, Placement
+from tests.sdk.failing_cluster import FailingCluster
 from tests.support.servers import ServerProcess, coord_server_process, real_etcd
 
 _numbers = itertools.count()
@@ -44,6 +46,12 @@ FLAVOURS = (
     Flavour(store="coord", runtime="inline"),
     Flavour(store="memory"),
 )
+ON_A_CLUSTER = (
+    Flavour(store="cluster"),
+    Flavour(store="cluster", transport="grpcio"),
+    Flavour(store="cluster", runtime="inline"),
+)
+WITH_KILLS = os.environ.get("COORD_SDK_CLUSTER", "") not in ("", "0")
 CARRIERS: tuple[Carrier, ...] = ("native", "grpcio")
 STORES = ("etcd", "coord")
 ETCD_RELEASE = os.environ.get("COORD_SDK_ETCD", "3.5.1")
@@ -70,14 +78,25 @@ def coord_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPr
         yield server
 
 
+@pytest.fixture(scope="session")
+def failing_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FailingCluster]:
+    """Three members whose leader dies before each test."""
+    with FailingCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
 def _target(store: str, request: pytest.FixtureRequest) -> str:
     if store == "memory":
         return "memory:"
+    if store == "cluster":
+        cluster: FailingCluster = request.getfixturevalue("failing_cluster")
+        cluster.kill_leader()
+        return cluster.endpoints
     server: ServerProcess = request.getfixturevalue(f"{store}_process")
     return server.endpoint
 
 
-@pytest.fixture(params=FLAVOURS, ids=str)
+@pytest.fixture(params=ON_A_CLUSTER if WITH_KILLS else FLAVOURS, ids=str)
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[coord.Client]:
     """A client, over every store and carrier."""
     flavour: Flavour = request.param

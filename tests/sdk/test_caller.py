@@ -13,7 +13,7 @@ import coord
 from coord.errors import from_status
 from coord.rpc.metadata import Metadata
 from coord.rpc.status import RpcError, StatusCode
-from coord.runtime import Runtime, real_env
+from coord.runtime import Address, Runtime, real_env
 from coord.store import Caller, Repeat
 from coord.store.kv import KV
 from coord.store.lease import Leases
@@ -41,6 +41,7 @@ class Script:
         self.suspicions = 0
         self.closed = False
         self.endpoints = ("script",)
+        self.current: Address | None = None
 
     async def unary(
         self,
@@ -78,7 +79,7 @@ class Script:
     async def open_stream(self, path: str, **options: object) -> MessageStream:
         raise LOST
 
-    def suspect(self) -> None:
+    def suspect(self, endpoint: str | None = None) -> None:
         self.suspicions += 1
 
     async def close(self) -> None:

@@ -229,6 +229,24 @@ async def test_guard_protects_writes_of_a_holder(client: coord.Client, prefix: s
     await second.release()
 
 
+async def test_a_transaction_of_a_grant_writes_only_while_it_is_held(
+    client: coord.Client, prefix: str
+) -> None:
+    key = prefix + "data"
+    held = await client.mutex(prefix + "m").acquire()
+    empty = coord.compare.version(key) == 0
+    assert (await held.txn().when(empty).then(put(key, "1")).commit()).succeeded
+    assert not (await held.txn().when(empty).then(put(key, "2")).commit()).succeeded
+    late = held.txn().then(put(key, "late"))
+    await held.release()
+    assert not (await late.commit()).succeeded
+    with pytest.raises(coord.NotHeld):
+        held.txn()
+    found = await client.get(key)
+    assert found is not None
+    assert found.value == b"1"
+
+
 async def test_reentrant_counts_per_task(client: coord.Client, prefix: str) -> None:
     mutex = client.mutex(prefix + "m", reentrant=True)
     outer = await mutex.acquire()

@@ -352,6 +352,42 @@ async def test_a_hedge_goes_through_another_endpoint(coord_process: ServerProces
             silent.pass_on()
 
 
+async def test_a_silent_connection_to_the_only_endpoint_is_replaced(
+    coord_process: ServerProcess,
+) -> None:
+    async with (
+        Proxy(coord_process.endpoint) as proxy,
+        coord.connect(proxy.endpoint) as client,
+        client.session(ttl=4) as session,
+    ):
+        client._core.runtime.post(lambda: client._home.renewals.renew(session))
+        renewed_from = client._core.env.clock.mono()
+
+        async def renewed() -> bool:
+            return session._confirmed_at > renewed_from
+
+        await reached(renewed, "the renewals have a stream")
+        before = proxy.connections
+        proxy.strand()
+        # Longer than the TTL without a word on the connection that there was.
+        renewed_from = client._core.env.clock.mono() + 4
+        await reached(renewed, "renewals are confirmed over another connection")
+        assert session.state is not SessionState.EXPIRED
+        assert proxy.connections > before
+
+
+async def test_a_call_after_one_without_an_answer_goes_over_another_connection(
+    coord_process: ServerProcess, prefix: str
+) -> None:
+    async with Proxy(coord_process.endpoint) as proxy, coord.connect(proxy.endpoint) as client:
+        await client.put(prefix, "x")
+        proxy.strand()
+        with pytest.raises(coord.CoordTimeout):
+            await client.get(prefix, timeout=0.2)
+        assert await client.get(prefix, timeout=10) is not None
+        assert proxy.connections == 2
+
+
 # -- standing still ------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import coord
 from coord import SessionState
+from coord.runtime import Clock
 from coord.session import Session
 from tests.sdk.lone_session import Home, states_of
 from tests.support.virtual import VirtualLoop, run_virtual
@@ -49,6 +50,27 @@ def test_the_safe_deadline_counts_from_the_sending(ttl: int, margin: float) -> N
         assert session.valid_for() == pytest.approx(promised - home.env.clock.mono())
         session.on_renewed(sent_at - 0.2, ttl)  # an older confirmation takes nothing back
         assert session.valid_for() == pytest.approx(promised - home.env.clock.mono())
+
+    virtual(test)
+
+
+def test_suspension_is_told_although_its_timer_comes_early() -> None:
+    """Event loops round timers to milliseconds, and not always up."""
+
+    class Behind:
+        def __init__(self, clock: Clock) -> None:
+            self._clock = clock
+            self.wall = clock.wall
+
+        def mono(self) -> float:
+            return self._clock.mono() - 0.001
+
+    async def test(home: Home) -> None:
+        session = await home.open(10)
+        seen = states_of(session)
+        session._clock = Behind(home.env.clock)
+        await asyncio.sleep(5.1)
+        assert seen == [SUSPENDED]
 
     virtual(test)
 

@@ -27,6 +27,13 @@ INTERNAL = {
     "Session.on_renewed",
     "Session.prove_alive",
     "Session.shut",
+    "StmTxn.base",
+    "StmTxn.conditions",
+    "StmTxn.end",
+    "StmTxn.needs_check",
+    "StmTxn.prefetch",
+    "StmTxn.read_keys",
+    "StmTxn.writes",
     "Typed.updating",
 }
 # `connect()` is done when it returns, so there is nothing between it and the client.
@@ -36,7 +43,12 @@ EXTRA = {"TypedWatch.read", "Watch.read"}
 # Parameters that a thread has no use for.
 LEFT_OUT = {"connect": {"runtime"}, "Mutex.hold": {"on_loss"}, "Election.lead": {"on_loss"}}
 # Parameters of another type: no loops, and plain functions instead of coroutine functions.
-RETYPED = {"Client.session": {"liveness"}, "Election.run": {"fn"}}
+RETYPED = {
+    "Client.session": {"liveness"},
+    "Client.stm": {"fn"},
+    "Election.run": {"fn"},
+    "StmTxn.guard": {"grant"},
+}
 
 DUNDERS = {
     "__aenter__": "__enter__",

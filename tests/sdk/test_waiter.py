@@ -168,7 +168,7 @@ async def test_a_silent_watch_is_made_good_by_looking_again(
         seen = asyncio.Event()
 
         def count(_: str) -> None:
-            if len(faulty.calls) > 5:
+            if len(faulty.paths) > 5:
                 seen.set()
 
         faulty.on_call = count
@@ -331,16 +331,16 @@ async def test_a_hand_over_wakes_one_waiter_and_costs_two_requests(inline: coord
 
     async def contend(number: int) -> None:
         grant = await inline.mutex("a", session=sessions[number]).acquire()
-        costs.append(list(faulty.calls))
+        costs.append(list(faulty.paths))
         order.append(number)
-        faulty.calls.clear()
+        faulty.paths.clear()
         await grant.release()
 
     async with asyncio.TaskGroup() as group:
         for number in range(1, HERD + 1):
             group.create_task(contend(number))
             await lined_up(inline, "a", number + 1)
-        faulty.calls.clear()
+        faulty.paths.clear()
         await held.release()
     assert order == list(range(1, HERD + 1))
     # The release of the one, and the evaluation of the other.
@@ -358,11 +358,11 @@ async def test_a_waiter_that_leaves_wakes_only_its_successor(inline: coord.Clien
     for number, session in enumerate(sessions[1:], start=2):
         waits.append(asyncio.ensure_future(inline.mutex("a", session=session).acquire()))
         await lined_up(inline, "a", number)
-    faulty.calls.clear()
+    faulty.paths.clear()
     evaluated = asyncio.Event()
 
     def count(_: str) -> None:
-        if faulty.calls.count(TXN) >= 2:
+        if faulty.paths.count(TXN) >= 2:
             evaluated.set()
 
     faulty.on_call = count
@@ -371,7 +371,7 @@ async def test_a_waiter_that_leaves_wakes_only_its_successor(inline: coord.Clien
         await waits[2]
     await evaluated.wait()  # the departure, and its successor's look
     await inline.put("x", "x")
-    assert faulty.calls.count(TXN) == 2
+    assert faulty.paths.count(TXN) == 2
     assert not any(wait.done() for wait in waits if wait is not waits[2])
     grants: list[coord.Grant] = [held]
     for wait in (waits[0], waits[1], waits[3], waits[4]):

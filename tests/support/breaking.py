@@ -10,6 +10,7 @@ from typing import Any
 import coord
 from coord.rpc import RpcError, StatusCode
 from coord.rpc.metadata import Metadata
+from coord.runtime import Address
 from coord.transport import Cancellable, MessageStream, Transport
 
 
@@ -26,12 +27,15 @@ class BreakingStream:
         self.send = inner.send
         self.half_close = inner.half_close
         self.cancel = inner.cancel
+        self.distrust = inner.distrust
 
     async def receive(self) -> bytes | None:
         message = await self._inner.receive()
         for _ in range(self._chance.randrange(3)):
             await asyncio.sleep(0)
-        if self._chance.random() < self._owner.odds:
+        by_chance = self._chance.random() < self._owner.odds
+        if by_chance or self._owner.is_due:
+            self._owner.is_due = False
             self._owner.broken += 1
             self._inner.cancel()
             raise RpcError(StatusCode.UNAVAILABLE, "injected: broken", sent=True)
@@ -39,13 +43,14 @@ class BreakingStream:
 
 
 class BreakingTransport:
-    """Wraps a transport; ``is_down`` refuses everything."""
+    """Wraps a transport; ``is_down`` refuses everything; ``is_due`` loses the next message of a stream for certain."""
 
     def __init__(self, inner: Transport, chance: random.Random, *, odds: float = 0.2) -> None:
         self.inner = inner
         self._chance = chance
         self.odds = odds
         self.is_down = False
+        self.is_due = False
         self.broken = 0
 
     @property
@@ -55,6 +60,10 @@ class BreakingTransport:
     @property
     def endpoints(self) -> tuple[str, ...]:
         return self.inner.endpoints
+
+    @property
+    def current(self) -> Address | None:
+        return self.inner.current
 
     def _check(self) -> None:
         if self.is_down or self._chance.random() < self.odds:
@@ -93,8 +102,8 @@ class BreakingTransport:
         stream = await self.inner.open_stream(path, timeout=timeout, metadata=metadata, avoid=avoid)
         return BreakingStream(stream, self._chance, self)
 
-    def suspect(self) -> None:
-        self.inner.suspect()
+    def suspect(self, endpoint: str | None = None) -> None:
+        self.inner.suspect(endpoint)
 
     async def close(self) -> None:
         await self.inner.close()

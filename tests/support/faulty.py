@@ -1,4 +1,4 @@
-"""A transport that loses, delays and repeats requests on request."""
+"""A plan of faults for one method, on ``coord.testing.faults``: what happens to the first request, the second, ..."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 
+from typing_extensions import override
+
 import coord
-from coord.rpc import RpcError, StatusCode
-from coord.rpc.metadata import Metadata
-from coord.transport import Cancellable, MessageStream, Transport
+from coord.testing import Call, FaultRule, Faults
 
 TXN = "/etcdserverpb.KV/Txn"
 
@@ -25,99 +25,70 @@ class Fault(Enum):
     LOSE_REPLY = "lose reply"
     """It is processed; the caller cannot know."""
     LATE = "late"
-    """The caller gives up; the request arrives when :meth:`FaultyTransport.deliver_late` is called."""
+    """The caller gives up; the request arrives when :meth:`Plan.deliver_late` is called."""
     TWICE = "twice"
-    """It is processed, and a copy arrives with the next :meth:`FaultyTransport.deliver_late`."""
+    """It is processed, and a copy arrives with the next :meth:`Plan.deliver_late`."""
 
 
-class FaultyTransport:
-    """Wraps a transport; ``plan`` says what happens to the coming requests of ``path``, then nothing does."""
+class Plan(Faults):
+    """``plan`` says what happens to the coming requests of ``path``, then nothing does."""
 
-    def __init__(self, inner: Transport, path: str = TXN) -> None:
-        self.inner = inner
+    def __init__(self, path: str = TXN) -> None:
+        super().__init__()
         self.path = path
         self.plan: deque[Fault] = deque()
-        self.calls: list[str] = []
+        self.paths: list[str] = []
         self.on_call: Callable[[str], object] = lambda _: None
-        self._late: list[tuple[str, bytes, Metadata]] = []
+        self._late: list[FaultRule] = []
 
-    @property
-    def closed(self) -> bool:
-        return self.inner.closed
+    @override
+    def match(self, call: Call, *, is_stream: bool) -> FaultRule | None:
+        if is_stream:
+            return None
+        self.paths.append(call.path)
+        self.on_call(call.path)
+        fault = self.plan.popleft() if call.path == self.path and self.plan else Fault.NONE
+        match fault:
+            case Fault.NONE:
+                return None
+            case Fault.LOSE_REQUEST:
+                return self.drop_request()
+            case Fault.LOSE_REPLY:
+                return self.drop_reply()
+            case Fault.LATE:
+                return self._note_late(self.late())
+            case Fault.TWICE:
+                return self._note_late(self.duplicate(late=True))
 
-    @property
-    def endpoints(self) -> tuple[str, ...]:
-        return self.inner.endpoints
-
-    async def unary(
-        self,
-        path: str,
-        request: bytes,
-        *,
-        timeout: float,
-        metadata: Metadata = (),
-        avoid: str | None = None,
-    ) -> bytes:
-        self.calls.append(path)
-        self.on_call(path)
-        fault = self.plan.popleft() if path == self.path and self.plan else Fault.NONE
-        lost = RpcError(StatusCode.UNAVAILABLE, f"injected: {fault.value}", sent=True)
-        if fault is Fault.LOSE_REQUEST:
-            raise lost
-        if fault is Fault.LATE:
-            self._late.append((path, request, metadata))
-            raise lost
-        if fault is Fault.TWICE:
-            self._late.append((path, request, metadata))
-        answer = await self.inner.unary(
-            path, request, timeout=timeout, metadata=metadata, avoid=avoid
-        )
-        if fault is Fault.LOSE_REPLY:
-            raise lost
-        return answer
+    def _note_late(self, rule: FaultRule) -> FaultRule:
+        self._late.append(rule)
+        return rule
 
     async def deliver_late(self) -> int:
         """Let the requests that are still under way arrive; return how many."""
         late, self._late = self._late, []
-        for path, request, metadata in late:
-            try:
-                await self.inner.unary(path, request, timeout=10, metadata=metadata)
-            except RpcError as refused:  # a late request may well be refused; that is an answer
-                if refused.code is StatusCode.UNAVAILABLE:
-                    raise
-        return len(late)
-
-    def start_unary(
-        self,
-        path: str,
-        request: bytes,
-        done: Callable[[bytes | RpcError], None],
-        *,
-        timeout: float,
-        metadata: Metadata = (),
-    ) -> Cancellable:
-        return self.inner.start_unary(path, request, done, timeout=timeout, metadata=metadata)
-
-    async def open_stream(
-        self, path: str, *, timeout: float, metadata: Metadata = (), avoid: str | None = None
-    ) -> MessageStream:
-        return await self.inner.open_stream(path, timeout=timeout, metadata=metadata, avoid=avoid)
-
-    def suspect(self) -> None:
-        self.inner.suspect()
-
-    async def close(self) -> None:
-        await self.inner.close()
+        return sum([await rule.arrive() for rule in late])
 
 
-def make_faulty(client: coord.Client, plan: Iterable[Fault] = ()) -> FaultyTransport:
-    """Put a faulty transport under the calls of a ``runtime="inline"`` client."""
+def make_faulty(client: coord.Client, plan: Iterable[Fault] = ()) -> Plan:
+    """Put a plan under the calls of a ``runtime="inline"`` client."""
+    faults = Plan()
+    faults.plan.extend(plan)
+    put_under(client, faults)
+    return faults
+
+
+def put_under(client: coord.Client, faults: Plan) -> Callable[[], None]:
+    """Put these faults under the calls of a ``runtime="inline"`` client; return what takes them away again."""
     core: Any = client._core
     assert not core.runtime.is_threaded
-    faulty = FaultyTransport(core.caller.transport)
-    faulty.plan.extend(plan)
-    core.caller.transport = faulty
-    return faulty
+    before = core.caller.transport
+    core.caller.transport = faults.under("planned", before)
+
+    def take_away() -> None:
+        core.caller.transport = before
+
+    return take_away
 
 
 async def settle(client: coord.Client, prefix: str, *, turns: int = 400) -> list[bytes]:

@@ -195,9 +195,12 @@ def etcd_binary(name: str, version: str = "3.5.1") -> str:
 
 
 @contextlib.contextmanager
-def real_etcd(directory: Path, *flags: str, version: str = "3.5.1") -> Generator[ServerProcess]:
+def real_etcd(
+    directory: Path, *flags: str, version: str = "3.5.1", listen: str | None = None
+) -> Generator[ServerProcess]:
     """Run a single etcd until the context is left; yields it once it is healthy."""
-    client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    peer = f"http://127.0.0.1:{free_port()}"
+    client = listen or f"http://127.0.0.1:{free_port()}"
     data = directory / "data"
     command = [
         etcd_binary("etcd", version),
@@ -214,6 +217,8 @@ def real_etcd(directory: Path, *flags: str, version: str = "3.5.1") -> Generator
     server.urls = (client,)
 
     def is_healthy() -> bool:
+        if client.startswith("https:"):  # it may want a certificate from whoever asks
+            return "serving client traffic securely" in server.log_text()
         try:
             return get(client, "/health")[0] == 200
         except OSError:
@@ -232,6 +237,7 @@ def etcdctl(
     version: str = "3.5.1",
     stdin: str = "",
     timeout: float = 60.0,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run etcdctl against an endpoint, and return exit code and outputs."""
     return subprocess.run(
@@ -241,7 +247,7 @@ def etcdctl(
         text=True,
         timeout=timeout,
         check=False,
-        env=clean_environment({"ETCDCTL_API": "3"}),
+        env=clean_environment({"ETCDCTL_API": "3", **(env or {})}),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 import coord
 from coord.rpc import RpcError
 from coord.rpc.metadata import Metadata
+from coord.runtime import Address
 from coord.transport import Cancellable, MessageStream, Transport
 
 
@@ -24,6 +25,7 @@ class SpiedStream:
         self.endpoint = inner.endpoint
         self.half_close = inner.half_close
         self.receive = inner.receive
+        self.distrust = inner.distrust
         self.is_open = True
 
     def send(self, message: bytes) -> None:
@@ -52,6 +54,10 @@ class SpyingTransport:
     @property
     def endpoints(self) -> tuple[str, ...]:
         return self.inner.endpoints
+
+    @property
+    def current(self) -> Address | None:
+        return self.inner.current
 
     def note(self, path: str) -> None:
         self.sent.setdefault(path, []).append(self._now())
@@ -99,8 +105,8 @@ class SpyingTransport:
     ) -> Cancellable:
         return self.inner.start_unary(path, request, done, timeout=timeout, metadata=metadata)
 
-    def suspect(self) -> None:
-        self.inner.suspect()
+    def suspect(self, endpoint: str | None = None) -> None:
+        self.inner.suspect(endpoint)
 
     async def close(self) -> None:
         await self.inner.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_type
 
 import coord
+import coord.sync
 from coord import compare, op
 
 
@@ -27,6 +28,8 @@ async def transactions(client: coord.Client) -> None:
     assert_type(compare.version("k"), coord.Operand)
     assert_type(compare.version("k") == 0, coord.Compare)
     assert_type(compare.value("k") != "v", coord.Compare)
+    assert_type(compare.version("k") <= 3, coord.Compare)
+    assert_type(compare.missing("k"), coord.Compare)
     assert_type(op.put("k", "v"), coord.Op)
     built = client.txn().when(compare.lease("k") == 1).then(op.get("k")).otherwise()
     assert_type(built, coord.Txn)
@@ -34,6 +37,46 @@ async def transactions(client: coord.Client) -> None:
     assert_type(result, coord.TxnResult)
     assert_type(result.succeeded, bool)
     assert_type(result.range(0), coord.RangeResult)
+
+
+async def optimistic(client: coord.Client, grant: coord.MutexGrant) -> None:
+    async def move(tx: coord.StmTxn) -> str:
+        assert_type(await tx.get("k"), bytes | None)
+        assert_type(await tx.range("k"), dict[bytes, bytes])
+        assert_type(tx.revision("k"), int)
+        tx.guard(grant)
+        return "moved"
+
+    done = await client.stm(move, isolation="serializable", prefetch=["k", b"l"])
+    assert_type(done, coord.StmResult[str])
+    assert_type(done.value, str)
+    assert_type(done.revision, int)
+
+
+async def many(client: coord.Client) -> None:
+    async with client.batch() as batch:
+        put = batch.put("k", "v")
+        assert_type(put, coord.Pending[coord.PutResult])
+        assert_type(await batch.get("k"), coord.KeyValue | None)
+    assert_type(put.result(), coord.PutResult)
+    async for page in client.pages("k"):
+        assert_type(page, coord.RangeResult)
+    async for pair in client.iterate(start="a", end="b"):
+        assert_type(pair, coord.KeyValue)
+
+
+def from_threads(client: coord.sync.Client, grant: coord.sync.MutexGrant) -> None:
+    def move(tx: coord.sync.StmTxn) -> int:
+        assert_type(tx.get("k"), bytes | None)
+        tx.guard(grant)
+        return 1
+
+    assert_type(client.stm(move), coord.StmResult[int])
+    with client.batch() as batch:
+        put = batch.put("k", "v")
+    assert_type(put.result(), coord.PutResult)
+    for page in client.pages("k"):
+        assert_type(page, coord.RangeResult)
 
 
 async def watches(client: coord.Client) -> None:

@@ -66,7 +66,7 @@ class Ledger(Generic[T]):
 
     def __init__(self) -> None:
         self.current: CacheSnapshot[T] = CacheSnapshot(SortedMap(), revision=0, as_of=0)
-        self.is_ready = False
+        self.is_ready: bool = False
         self.error: CoordError | None = None
         self._log: deque[CacheBatch[T]] = deque()
         self._logged = 0  # changes in the log

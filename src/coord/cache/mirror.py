@@ -71,7 +71,8 @@ class Mirror:
         self._mirrors = mirrors
         self._core = mirrors.core
         self._clock = mirrors.core.env.clock
-        self.start, self.end = start, end
+        self.start: bytes = start
+        self.end: bytes = end
         self.ledger: Ledger[bytes] = Ledger()
         self._seats: dict[Seat, None] = {}
         self._size_bytes = 0

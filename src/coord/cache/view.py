@@ -24,7 +24,7 @@ from coord.store.kv import range_request
 from coord.store.reading import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
 
     from coord.cache.ledger import CacheBatch, Ledger
@@ -170,7 +170,7 @@ class Cache(Reads[T]):
         mirror = self._mirrors.take(self._start, self._end, seat)
         place = _Place(self._mirrors, mirror, seat, self._codec)
         try:
-            await _within(place.ready(), timeout, "opening the cache", "the store did not answer")
+            await _within(place.ready, timeout, "opening the cache", "the store did not answer")
         except BaseException:
             place.leave()
             raise
@@ -218,7 +218,9 @@ class Cache(Reads[T]):
         """
         place = self._opened()
         return await self._run(
-            _within(self._sync(place), timeout, "syncing the cache", "it is behind the store")
+            _within(
+                lambda: self._sync(place), timeout, "syncing the cache", "it is behind the store"
+            )
         )
 
     async def _sync(self, place: _Place) -> int:
@@ -244,7 +246,9 @@ class Cache(Reads[T]):
         if place.ledger.current.as_of >= revision:
             return
         explain = f"it is behind revision {revision}"
-        await self._run(_within(self._reach(place, revision), timeout, "the cache", explain))
+        await self._run(
+            _within(lambda: self._reach(place, revision), timeout, "the cache", explain)
+        )
 
     async def _reach(self, place: _Place, revision: int) -> None:
         if place.ledger.current.as_of < revision:
@@ -293,13 +297,13 @@ class NodeCache(Cache[T]):
 
 
 async def _within(
-    coro: Coroutine[Any, Any, R], timeout: float | None, what: str, explain: str
+    make: Callable[[], Coroutine[Any, Any, R]], timeout: float | None, what: str, explain: str
 ) -> R:
-    """Run ``coro``. Raises :class:`CacheTimeout` after ``timeout`` seconds."""
+    """Run ``make()``, which nobody makes if this never begins. Raises :class:`CacheTimeout` after ``timeout`` seconds."""
     scope = asyncio.timeout(timeout)
     try:
         async with scope:
-            return await coro
+            return await make()
     except TimeoutError:
         if not scope.expired():
             raise

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from coord.cli.connection import Store, connected, each_endpoint, run
+from coord.cli.connection import LoginFailed, Store, begin, connected, each_endpoint, run
 from coord.cli.options import Command, CommandFailed, Group, settings_of
 from coord.cli.output import Printer, plain
 from coord.errors import CoordError, PermissionDenied, RequestRefused
@@ -29,7 +28,7 @@ def status(ctx: click.Context) -> int:
 
     One line for each endpoint.
     """
-    return asyncio.run(_status(settings_of(ctx)))
+    return begin(settings_of(ctx), _status)
 
 
 @click.group(cls=Group)
@@ -95,7 +94,7 @@ def readable_size(count: int) -> str:
 @click.pass_context
 def health(ctx: click.Context) -> int:
     """Ask each endpoint whether it can read at the present revision."""
-    return asyncio.run(_health(settings_of(ctx)))
+    return begin(settings_of(ctx), _health)
 
 
 async def _health(settings: Settings) -> int:
@@ -111,7 +110,7 @@ async def _health(settings: Settings) -> int:
                 with contextlib.suppress(PermissionDenied):
                     await store.call(methods.KV_RANGE, rpc_pb2.RangeRequest(key=_HEALTH_KEY))
                 took = store.core.env.clock.mono() - began
-        except CoordError as error:
+        except (CoordError, LoginFailed) as error:
             failure = error.message if isinstance(error, RequestRefused) else str(error)
         failures += bool(failure)
         text = f"{took * 1000:.6f}ms"

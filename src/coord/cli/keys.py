@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import click
 
 from coord.cli.connection import Store, run
+from coord.cli.login import settle
 from coord.cli.options import (
     EXIT_UNSUPPORTED,
     BadArguments,
@@ -208,6 +209,7 @@ def put(ctx: click.Context, /, words: tuple[str, ...], **given: Unpack[PutOption
     piped = None
     if len(words) == 1 and not given["ignore_value"]:
         put_request(words, b"", given)  # wrong arguments are told before anything is read
+        settle(settings_of(ctx))  # a password comes first
         piped = sys.stdin.buffer.read()
     request = put_request(words, piped, given)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
@@ -60,6 +60,11 @@ class Settings:
     command_timeout: float = 5.0
     dial_timeout: float = 2.0
     debug: bool = False
+    user: str | None = field(default=None, repr=False)
+    """As it was given, so perhaps with a password."""
+    password: str | None = field(default=None, repr=False)
+    from_variables: set[str] = field(default_factory=set[str])
+    """Which of these came from the environment, not from the command line."""
 
 
 def duration(word: str) -> float:
@@ -87,7 +92,12 @@ def _store(ctx: click.Context, param: click.Parameter, value: object) -> None:
     """Keep a global option that was really given; the innermost command is parsed last and wins."""
     given = ctx.get_parameter_source(param.name or "")
     if given in (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT):
-        setattr(ctx.find_object(Settings), param.name or "", value)
+        settings, name = settings_of(ctx), param.name or ""
+        setattr(settings, name, value)
+        if given is click.core.ParameterSource.ENVIRONMENT:
+            settings.from_variables.add(name)
+        else:
+            settings.from_variables.discard(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +142,8 @@ _GLOBALS = (
     _Global(("--cert",), "Show this certificate to the server.", "FILE"),
     _Global(("--key",), "Its private key.", "FILE"),
     _Global(("--insecure-skip-tls-verify",), "Trust any server: for experiments only."),
+    _Global(("--user",), "Log in; a password that is missing is asked for.", "NAME[:PASSWORD]"),
+    _Global(("--password",), "The password; --user is then the name alone.", "PASSWORD"),
     _Global(("--command-timeout",), "For one request.  [default: 5s]", "DURATION", duration),
     _Global(("--dial-timeout",), "For reaching a server.  [default: 2s]", "DURATION", duration),
     _Global(("--debug",), "Show tracebacks."),
@@ -180,7 +192,7 @@ class Command(click.Command):
 class Group(click.Group):
     """A group of commands that also takes the global options, and unique beginnings of names."""
 
-    command_class = Command
+    command_class: type[click.Command] | None = Command
 
     @override
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

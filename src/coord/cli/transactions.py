@@ -20,6 +20,7 @@ import click
 
 from coord.cli import keys
 from coord.cli.connection import Store, run
+from coord.cli.login import settle
 from coord.cli.options import (
     EXIT_INVALID_INPUT,
     Command,
@@ -74,6 +75,7 @@ def txn(ctx: click.Context, *, interactive: bool) -> int:
     \b
         get key1                     requests otherwise
     """
+    settle(settings_of(ctx))  # a password on standard input comes first
     blocks: list[list[str]] = []
     for prompt in _BLOCKS:
         if interactive:

@@ -52,16 +52,18 @@ def _own_settings(limits: Limits) -> dict[int, int]:
 class AnsweringConnection(Connection):
     """What a server's connection knows of its open calls and of the way back."""
 
+    send_window: int  # of its base, and changed here
+
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
-        self.pings_forgiven = False  # we have sent data or headers since the last ping
+        self.pings_forgiven: bool = False  # we have sent data or headers since the last ping
         # Calls that have not ended. A number is a unary call whose request is whole, and the
         # send window it was granted beyond the initial one. An opening is a unary call of which
         # nothing but its headers has come.
         self.open: dict[int, int | Opening | StreamState] = {}
-        self.replies = ReplyBlocks()
+        self.replies: ReplyBlocks = ReplyBlocks()
         self.final_id: int | None = None  # GOAWAY is in effect
-        self.plain = False  # nothing speaks against handling requests the short way
-        self.stall = StallWatch(limits)
+        self.plain: bool = False  # nothing speaks against handling requests the short way
+        self.stall: StallWatch = StallWatch(limits)
         self._direct_bytes = 0  # the longest answer that may go straight out, with its prefix
         super().__init__(limits, clock, _own_settings(limits))
 

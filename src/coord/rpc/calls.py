@@ -29,18 +29,18 @@ class UnaryCall:
     def __init__(
         self, conn: CallingConnection | None, done: Callable[[bytes | RpcError], None]
     ) -> None:
-        self.conn = conn
+        self.conn: CallingConnection | None = conn
         self.done: Callable[[bytes | RpcError], None] | None = done  # None: nobody waits any more
-        self.stream_id = 0
+        self.stream_id: int = 0
         self.slot: int | None = None  # of its deadline
-        self.has_head = False
+        self.has_head: bool = False
         # Only for what does not go the short way: a request beyond the windows, an answer in pieces.
         self.wire: StreamState | None = None
         self.reader: MessageReader | None = None
         self.messages: list[bytes] = []
         # Only while it waits for the peer's limit of concurrent streams.
-        self.path = ""
-        self.request = b""
+        self.path: str = ""
+        self.request: bytes = b""
 
     def cancel(self) -> None:
         """Give the call up: the server is told, ``done`` will not be called."""
@@ -66,24 +66,24 @@ class CallStream(StreamState):
 
     def __init__(self, conn: CallingConnection | None) -> None:
         super().__init__(0, 0)
-        self.conn = conn
+        self.conn: CallingConnection | None = conn
         self.on_message: Callable[[bytes], None] | None = None
         self.on_closed: Callable[[RpcError | None], None] | None = None
         self.on_writable: Callable[[], None] | None = None
         self.initial_metadata: Metadata = ()
         self.trailing_metadata: Metadata = ()
         limit = conn.limits.max_receive_bytes if conn is not None else 0
-        self.reader = MessageReader(limit)
+        self.reader: MessageReader = MessageReader(limit)
         self.inbox: deque[bytes] = deque()
-        self.is_open = True  # messages may come
-        self.is_reading = True
-        self.is_delivering = False
-        self.half_closed = False  # our side has ended
-        self.has_head = False
+        self.is_open: bool = True  # messages may come
+        self.is_reading: bool = True
+        self.is_delivering: bool = False
+        self.half_closed: bool = False  # our side has ended
+        self.has_head: bool = False
         self.end: RpcError | None = None
-        self.told_end = False
+        self.told_end: bool = False
         self.slot: int | None = None
-        self.path = ""
+        self.path: str = ""
 
     def send(self, message: bytes) -> None:
         """Send a message, or queue it. Ignored after the end. Nothing bounds the queue but you."""

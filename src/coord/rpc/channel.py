@@ -34,6 +34,8 @@ class ClientStream(CallStream):
     Belongs to the loop of its channel.
     """
 
+    on_writable: Callable[[], None] | None  # of its base, and set here
+
     __slots__ = ("_arrival", "_writable")
 
     def __init__(self, conn: ClientConnection | None) -> None:

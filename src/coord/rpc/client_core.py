@@ -55,6 +55,10 @@ class ClientConnection(CallingConnection):
     callbacks that raise.
     """
 
+    # Of its bases, and changed here.
+    ungiven: int
+    going_away: RpcError | None
+
     def __init__(
         self,
         *,
@@ -78,7 +82,7 @@ class ClientConnection(CallingConnection):
         if self.queued:
             self.start_queued()
         if self.done:
-            self.feeding = True  # what callers start now leaves with what this feed put out
+            self.feeding: bool = True  # what callers start now leaves with what this feed put out
             self.sweep()
             self.feeding = False
 

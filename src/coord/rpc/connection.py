@@ -68,22 +68,22 @@ class Connection(Sender):
     ) -> None:
         super().__init__(limits)
         self.clock = clock
-        self.wants_close = False  # everything is said: write the output, then close
+        self.wants_close: bool = False  # everything is said: write the output, then close
         # Why we ended it ourselves; None while it lives, and if the other end or the network did.
         self.fault: ConnectionFault | None = None
-        self.feeding = False
+        self.feeding: bool = False
         # Since `feed` began: something was put out besides acknowledgements.
-        self.has_said = False
-        self.woken = False
-        self.decoder = Decoder(limits.header_table_bytes, limits.max_header_list_bytes)
-        self.unread_bytes = 0
-        self.settled = False  # the peer's SETTINGS have come
-        self.wheel = DeadlineWheel()
-        self.timer_at = math.inf
+        self.has_said: bool = False
+        self.woken: bool = False
+        self.decoder: Decoder = Decoder(limits.header_table_bytes, limits.max_header_list_bytes)
+        self.unread_bytes: int = 0
+        self.settled: bool = False  # the peer's SETTINGS have come
+        self.wheel: DeadlineWheel = DeadlineWheel()
+        self.timer_at: float = math.inf
         self._partial = bytearray()
         self._need = 0
         # A header block that goes on in CONTINUATION frames: its stream, 0 for none.
-        self.block_stream = 0
+        self.block_stream: int = 0
         self._block = bytearray()
         self._block_frames = 0
         self._block_ends_stream = False
@@ -92,7 +92,7 @@ class Connection(Sender):
         self._settings_budget = Budget(limits.max_settings, window)
         self._empty_budget = Budget(limits.max_empty_data, window)
         self._ignored_budget = Budget(limits.max_ignored, window)
-        self.ping_budget = Budget(limits.max_pings, window)
+        self.ping_budget: Budget = Budget(limits.max_pings, window)
         now = clock()
         self._handshake_at = now + limits.handshake_timeout_s
         self._heard = False
@@ -106,10 +106,10 @@ class Connection(Sender):
         limits = self.limits
         connection_window = max(limits.connection_window_bytes, frames.DEFAULT_WINDOW)
         self.window_bytes = connection_window
-        self.window_step = connection_window // 2
-        self.ungiven = 0
+        self.window_step: int = connection_window // 2
+        self.ungiven: int = 0
         # Until the peer has seen our settings, it may use the protocol's window.
-        self.stream_window = max(limits.stream_window_bytes, frames.DEFAULT_WINDOW)
+        self.stream_window: int = max(limits.stream_window_bytes, frames.DEFAULT_WINDOW)
         self._stream_step = max(1, limits.stream_window_bytes // 2)
         hello = frames.pack_settings(own_settings)
         if connection_window > frames.DEFAULT_WINDOW:

@@ -24,7 +24,7 @@ class DeadlineWheel:
         # Slot number -> the ids in it, in the order they were added.
         self._slots: dict[int, dict[int, None]] = {}
         self._due: list[int] = []  # heap of the slots' numbers
-        self.next_at = math.inf  # when to call pop_due next, at the latest
+        self.next_at: float = math.inf  # when to call pop_due next, at the latest
 
     def add(self, when: float, key: int) -> int:
         """Remember ``key``; returns the slot, which ``remove`` wants."""

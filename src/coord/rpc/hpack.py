@@ -122,7 +122,7 @@ class Decoder:
     __slots__ = ("_capacity", "_limit", "_max_list", "_size", "_table", "_widest", "generation")
 
     def __init__(self, max_table_size: int = 4096, max_list_bytes: int = 64 * 1024) -> None:
-        self.generation = 0
+        self.generation: int = 0
         self._table: deque[tuple[bytes, bytes]] = deque()  # newest first
         self._size = 0
         self._capacity = _INITIAL_TABLE_SIZE
@@ -315,7 +315,7 @@ class Encoder:
     )  # fmt: skip
 
     def __init__(self, max_table_size: int = 4096) -> None:
-        self.generation = 0
+        self.generation: int = 0
         self._max_table = max_table_size
         self._capacity = min(_INITIAL_TABLE_SIZE, max_table_size)
         # The lowest size since the last block, if an update is owed (section 4.2).

@@ -43,7 +43,7 @@ class Http1Connection:
         limits: Http1Limits | None = None,
         wake: Callable[[], None] = _nobody,
     ) -> None:
-        self.should_close = False
+        self.should_close: bool = False
         self._handler = handler
         self._limits = limits or Http1Limits()
         self._wake = wake

@@ -45,7 +45,7 @@ class MessageReader:
         self._limit = limit
         self._parts: list[bytes] = []
         self._need = PREFIX_BYTES
-        self.pending_bytes = 0
+        self.pending_bytes: int = 0
 
     def feed(self, payload: bytes) -> list[bytes]:
         """Return the messages that are whole now. Raises RpcError for one that is not acceptable."""

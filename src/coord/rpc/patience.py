@@ -57,7 +57,7 @@ class StallWatch:
         self._limit = limits.max_buffered_bytes
         self._grace_s = limits.stall_grace_s
         self._mark = 0
-        self.due_at = math.inf
+        self.due_at: float = math.inf
 
     def start(self, now: float, payload_left: int) -> None:
         """Begin to watch."""

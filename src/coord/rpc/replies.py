@@ -69,7 +69,7 @@ class ReplyBlocks:
         self._capacity = _INITIAL_TABLE
         self._entries = 0  # 0: none; 1: content-type; 2: content-type, then grpc-status
         self._owed = b""
-        self.steady = False
+        self.steady: bool = False
 
     def set_limit(self, header_table_size: int) -> None:
         """Obey the peer's SETTINGS_HEADER_TABLE_SIZE; the next block announces it (section 4.2)."""

@@ -42,6 +42,8 @@ def _own_settings(limits: Limits) -> dict[int, int]:
 class CallingConnection(Connection):
     """What a client's connection knows of its calls and how they leave."""
 
+    send_window: int  # of its base, and changed here
+
     def __init__(
         self,
         limits: Limits,
@@ -55,7 +57,7 @@ class CallingConnection(Connection):
         # Calls that wait for the peer's limit, by tickets, which are below zero.
         self.queued: dict[int, tuple[UnaryCall | CallStream, float | None, Metadata]] = {}
         self._next_ticket = -1
-        self.next_id = 1
+        self.next_id: int = 1
         self._flushed_id = 0  # the last stream whose headers the shell has taken
         self.max_streams = frames.MAX_STREAM_ID
         self.done: list[tuple[UnaryCall, bytes | RpcError]] = []
@@ -300,7 +302,7 @@ class CallingConnection(Connection):
     @override
     def take_output(self) -> bytes:
         if self.done:
-            self.feeding = True
+            self.feeding: bool = True
             self.sweep()
             self.feeding = False
         data = super().take_output()

@@ -34,19 +34,19 @@ class StreamState:
     )  # fmt: skip
 
     def __init__(self, stream_id: int, window: int) -> None:
-        self.stream_id = stream_id
-        self.window = window  # bytes the peer lets us send; negative after it shrank them
+        self.stream_id: int = stream_id
+        self.window: int = window  # bytes the peer lets us send; negative after it shrank them
         self.queue: deque[bytes] = deque()
-        self.offset = 0  # bytes of queue[0] that have left
-        self.unsent_bytes = 0
-        self.is_listed = False  # in the connection's round of streams that may send
-        self.is_high = False  # its owner waits for the low-water mark
-        self.ending = False  # nothing follows the queue
+        self.offset: int = 0  # bytes of queue[0] that have left
+        self.unsent_bytes: int = 0
+        self.is_listed: bool = False  # in the connection's round of streams that may send
+        self.is_high: bool = False  # its owner waits for the low-water mark
+        self.ending: bool = False  # nothing follows the queue
         # Receive window: bytes that came and were not given back, and those of them that are
         # free to be given back.
-        self.received = 0
-        self.ungiven = 0
-        self.held_bytes = 0  # of messages that are not whole, or not taken
+        self.received: int = 0
+        self.ungiven: int = 0
+        self.held_bytes: int = 0  # of messages that are not whole, or not taken
 
 
 class Sender(ABC):
@@ -55,13 +55,13 @@ class Sender(ABC):
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.out: list[bytes] = []
-        self.send_window = frames.DEFAULT_WINDOW
+        self.send_window: int = frames.DEFAULT_WINDOW
         self.peer_window = frames.DEFAULT_WINDOW
         self.peer_max_frame = frames.DEFAULT_MAX_FRAME_SIZE
-        self.is_paused = False  # the transport's buffer is full
+        self.is_paused: bool = False  # the transport's buffer is full
         self.ready: deque[StreamState] = deque()
-        self.unsent_bytes = 0  # over all streams
-        self.payload_left = 0  # queued bytes that have left since the start
+        self.unsent_bytes: int = 0  # over all streams
+        self.payload_left: int = 0  # queued bytes that have left since the start
         self._turn_left = limits.turn_bytes
         self._pumping = False
 

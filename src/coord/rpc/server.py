@@ -55,8 +55,8 @@ class RpcServer:
         self.http1 = http1
         self.http1_limits = http1_limits
         self.on_error = on_error
-        self.clock = env.clock.mono
-        self.supervisor = Supervisor(on_error)
+        self.clock: Callable[[], float] = env.clock.mono
+        self.supervisor: Supervisor = Supervisor(on_error)
         self._net = env.net
         self._listeners: list[Listener] = []
         self._protocols: dict[_Protocol, None] = {}

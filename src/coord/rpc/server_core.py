@@ -79,6 +79,10 @@ class ServerConnection(AnsweringConnection):
     with UNKNOWN.
     """
 
+    # Of its bases, and changed here.
+    ungiven: int
+    final_id: int | None
+
     def __init__(
         self,
         registry: Registry,

@@ -44,21 +44,21 @@ class ServerStream(StreamState):
 
     def __init__(self, conn: ServerConnection, stream_id: int, head: RequestHead) -> None:
         super().__init__(stream_id, conn.peer_window)
-        self.conn = conn
-        self.head = head
+        self.conn: ServerConnection = conn
+        self.head: RequestHead = head
         self.on_message: Callable[[bytes], None] = _ignore_message
         self.on_half_close: Callable[[], None] = _ignore
         self.on_closed: Callable[[], None] = _ignore
         self.on_writable: Callable[[], None] | None = None
-        self.reader = MessageReader(conn.limits.max_receive_bytes)
+        self.reader: MessageReader = MessageReader(conn.limits.max_receive_bytes)
         self.inbox: deque[bytes] = deque()
-        self.inbox_bytes = 0
-        self.is_reading = True
-        self.is_delivering = False
-        self.half_closed = False  # the client has ended its side
-        self.told_half_close = False
-        self.has_headers = False  # initial metadata has left
-        self.has_ended = False  # no callback will come any more
+        self.inbox_bytes: int = 0
+        self.is_reading: bool = True
+        self.is_delivering: bool = False
+        self.half_closed: bool = False  # the client has ended its side
+        self.told_half_close: bool = False
+        self.has_headers: bool = False  # initial metadata has left
+        self.has_ended: bool = False  # no callback will come any more
         self.deadline_slot: int | None = None
         # What follows the queue: status, message, trailers.
         self.status: tuple[int, str, Metadata] = (0, "", ())
@@ -214,8 +214,8 @@ class UnaryRequest(StreamState):
 
     def __init__(self, conn: ServerConnection, stream_id: int, opening: Opening) -> None:
         super().__init__(stream_id, conn.peer_window)
-        self.opening = opening
-        self.reader = MessageReader(conn.limits.max_receive_bytes)
+        self.opening: Opening = opening
+        self.reader: MessageReader = MessageReader(conn.limits.max_receive_bytes)
         self.messages: list[bytes] = []
 
     def on_payload(

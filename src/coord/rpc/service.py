@@ -42,11 +42,11 @@ class RequestHead:
         timeout_s: float | None,
         memo: dict[object, object],
     ) -> None:
-        self.path = path
-        self.authority = authority
-        self.metadata = metadata
-        self.timeout_s = timeout_s
-        self.memo = memo
+        self.path: str = path
+        self.authority: str = authority
+        self.metadata: Metadata = metadata
+        self.timeout_s: float | None = timeout_s
+        self.memo: dict[object, object] = memo
 
     def first(self, name: str) -> str | bytes | None:
         """Return the first value of a metadata key in lower case, None without one."""

@@ -15,14 +15,17 @@ the simulator replaces the loop itself.
 """
 
 from coord.runtime.crossing import Batcher
+from coord.runtime.files import AtomicFile
 from coord.runtime.invariants import InvariantViolation, invariant
 from coord.runtime.loops import new_loop
 from coord.runtime.placement import ForkedRuntime, LoopThread, Runtime, RuntimeStopped
 from coord.runtime.real import (
+    FileStamp,
     RealClock,
     RealNet,
     RealOffload,
     RealRand,
+    file_stamps,
     process_identity,
     read_bytes,
     real_env,
@@ -42,9 +45,11 @@ from coord.runtime.tasks import Supervisor, finish, start_task
 
 __all__ = [
     "Address",
+    "AtomicFile",
     "Batcher",
     "Clock",
     "Env",
+    "FileStamp",
     "ForkedRuntime",
     "InvariantViolation",
     "Listener",
@@ -61,6 +66,7 @@ __all__ = [
     "Supervisor",
     "TcpAddress",
     "UnixAddress",
+    "file_stamps",
     "finish",
     "invariant",
     "new_loop",

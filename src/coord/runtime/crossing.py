@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextvars import Context
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ class Batcher:
         self._queue: deque[Callable[[], object]] = deque()
         self._armed = False
         self._shut = False
+        # Not the context of whoever happens to wake the loop: what is posted belongs to many.
+        self._context = Context()
 
     def post(self, fn: Callable[[], object]) -> None:
         """Run ``fn`` on the loop soon. Raises ``RuntimeError`` when the loop is closed and nobody owns it."""
@@ -30,7 +33,7 @@ class Batcher:
         if not self._armed:
             self._armed = True
             try:
-                self._loop.call_soon_threadsafe(self._drain)
+                self._loop.call_soon_threadsafe(self._drain, context=self._context)
             except RuntimeError:
                 self._armed = False
                 if not self._owned:
@@ -69,4 +72,4 @@ class Batcher:
         finally:
             if queue and not self._armed:
                 self._armed = True
-                self._loop.call_soon(self._drain)
+                self._loop.call_soon(self._drain, context=self._context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import threading
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -13,11 +14,31 @@ from coord.runtime.loops import new_loop
 from coord.runtime.tasks import start_task
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Coroutine
 
     from coord.runtime.seams import Env
 
 T = TypeVar("T")
+
+# A signal that comes between Python's last look for signals and the wait in the kernel does not end that wait
+# (CPython, all versions): so a blocked thread returns to Python so often.
+_NOTICE_CTRL_C_S = 0.25
+
+
+class _Process:
+    """The id of this process, without a system call: it changes in a forked child only, and that tells us."""
+
+    def __init__(self) -> None:
+        self.note()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.note)
+
+    def note(self) -> None:
+        self.pid = os.getpid()
+
+
+_process = _Process()
 
 
 class ForkedRuntime(RuntimeError):
@@ -32,11 +53,11 @@ class RuntimeStopped(RuntimeError):
 
 
 class LoopThread:
-    """One thread that runs one loop until :meth:`stop`."""
+    """One thread that runs one loop, a new one unless it is given, until :meth:`stop`."""
 
-    def __init__(self, name: str) -> None:
-        self.loop = new_loop()
-        self.inbox = Batcher(self.loop, owned=True)
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop: AbstractEventLoop = loop or new_loop()
+        self.inbox: Batcher = Batcher(self.loop, owned=True)
         self._gate = threading.Lock()  # between the end of the thread and those who wait for it
         self._stopping = False
         self._over = False
@@ -108,19 +129,23 @@ class _Cancellable(Protocol):
 
 
 class _Call(Generic[T]):
-    """One coroutine on its way to the runtime loop; ``deliver`` gets its outcome, or None if the loop ended first."""
+    """One coroutine on its way to the runtime loop; ``deliver`` gets its outcome, or None if the loop ended first.
+
+    It runs there in the context of its caller, so that what it starts, such as spans, belongs to the caller.
+    """
 
     def __init__(
         self, coro: Coroutine[Any, Any, T], deliver: Callable[[asyncio.Task[T] | None], None]
     ) -> None:
         self._coro: Coroutine[Any, Any, T] | None = coro
         self._deliver = deliver
+        self._context = contextvars.copy_context()
         self._task: asyncio.Task[T] | None = None
 
     def __call__(self) -> None:
         coro, self._coro = self._coro, None
         if coro is not None:
-            self._task = start_task(coro)
+            self._task = start_task(coro, context=self._context)
             self._task.add_done_callback(self._deliver)
 
     def cancel(self) -> None:
@@ -269,7 +294,7 @@ class Runtime:
         self._thread = thread
         self._forked = forked
         self.stopped_error = stopped
-        self._pid = os.getpid()
+        self._pid = _process.pid
         self._returns: dict[asyncio.AbstractEventLoop, Batcher] = {}
 
     @classmethod
@@ -304,12 +329,12 @@ class Runtime:
     @property
     def is_forked(self) -> bool:
         """Whether this is a forked child, where nothing of the runtime works."""
-        return os.getpid() != self._pid
+        return _process.pid != self._pid
 
     def check_process(self) -> None:
         """Raise :class:`ForkedRuntime`, or what was asked for instead, in a forked child."""
-        if os.getpid() != self._pid:
-            raise self._forked(f"created in process {self._pid}, used in process {os.getpid()}")
+        if _process.pid != self._pid:
+            raise self._forked(f"created in process {self._pid}, used in process {_process.pid}")
 
     def on_runtime(self) -> bool:
         """Say whether the caller already runs on the runtime's loop."""
@@ -338,13 +363,19 @@ class Runtime:
         else:
             self.loop.call_soon_threadsafe(fn)
 
-    async def exchange(self, begin: Callable[[Callable[[T | Exception], None]], _Cancellable]) -> T:
+    async def exchange(
+        self,
+        begin: Callable[[Callable[[T | Exception], None]], _Cancellable],
+        caller: asyncio.AbstractEventLoop | None = None,
+    ) -> T:
         """Run a callback-style operation on the runtime's loop from another loop, without a task.
 
+        ``caller`` is that loop, the running one, where it is known already.
         ``begin(done)`` is called there and returns something to cancel it by; ``done(result or error)`` ends it.
         A cancelled caller cancels it.
         """
-        caller = asyncio.get_running_loop()
+        if caller is None:
+            caller = asyncio.get_running_loop()
         future: asyncio.Future[T] = caller.create_future()
         crossing = _Exchange(self, begin, future, self.returns(caller))
         self.post(crossing)
@@ -402,7 +433,8 @@ class Runtime:
 
             call = _Call(coro, deliver)
             self.post(call)
-            done.wait()
+            while not done.wait(_NOTICE_CTRL_C_S):
+                pass
         except Exception:
             coro.close()
             raise

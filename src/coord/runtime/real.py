@@ -9,7 +9,7 @@ import random
 import secrets
 import socket
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from coord.runtime.seams import Address, Env, TcpAddress, UnixAddress
 
@@ -162,6 +162,23 @@ def real_env() -> Env:
 def process_identity() -> tuple[str, int]:
     """Return this host's name and the process id, for people who inspect locks; nothing decides by them."""
     return socket.gethostname(), os.getpid()
+
+
+FileStamp: TypeAlias = tuple[int, int, int, int, int]
+"""What of a file changes when it is written or replaced."""
+
+
+def file_stamps(paths: Sequence[str]) -> tuple[FileStamp | None, ...]:
+    """Return the stamp of each file, None for one that cannot be found."""
+    return tuple([_file_stamp(path) for path in paths])
+
+
+def _file_stamp(path: str) -> FileStamp | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def read_bytes(path: str) -> bytes:

@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from contextvars import Context
 
 T = TypeVar("T")
 
 
-def start_task(coro: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
-    """Start a task on the running loop; the caller owns it and must see to its end."""
-    return asyncio.create_task(coro, name=name)  # noqa: TID251 - the one place that starts tasks
+def start_task(
+    coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
+) -> asyncio.Task[T]:
+    """Start a task on the running loop; the caller owns it and must see to its end.
+
+    It runs in ``context``, None meaning a copy of the caller's.
+    """
+    return asyncio.create_task(coro, name=name, context=context)  # noqa: TID251 - the one place that starts tasks
 
 
 async def finish(coro: Coroutine[Any, Any, T], *, within: float) -> T:
@@ -35,6 +41,7 @@ async def finish(coro: Coroutine[Any, Any, T], *, within: float) -> T:
             await asyncio.wait({task})
         except asyncio.CancelledError as exc:
             cancelled = exc
+    coro.close()  # a loop that ends cancels all tasks, also before their first step
     if cancelled is not None:
         raise cancelled from None if task.cancelled() else task.exception()
     return task.result()
@@ -55,14 +62,19 @@ class Supervisor:
         """Return how many tasks are running."""
         return len(self._tasks)
 
-    def spawn(self, coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Start ``coro``. Raises ``RuntimeError`` after :meth:`close`."""
+    def spawn(
+        self, coro: Coroutine[Any, Any, T], *, name: str, context: Context | None = None
+    ) -> asyncio.Task[T]:
+        """Start ``coro`` in ``context``, None meaning a copy of the caller's. Raises ``RuntimeError`` after :meth:`close`.
+
+        What serves many callers better gets an empty one than to keep what the first of them had in his.
+        """
         if self._closed:
             coro.close()
             raise RuntimeError(f"cannot start {name}: its owner is closed")
-        task = start_task(coro, name=name)
+        task = start_task(coro, name=name, context=context)
         self._tasks[task] = None
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._ended, context=context)
         return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:

@@ -10,12 +10,13 @@ callers share the runtime thread cheaply.
 from __future__ import annotations
 
 import asyncio
+import copy
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from coord._telemetry import call_span, tracer
+from coord._telemetry import note_retry, observed_call, telemetry
 from coord.errors import ClientClosed, CoordError, ProtocolError, from_status, is_unknown_outcome
 from coord.rpc.status import RpcError, StatusCode
 
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     import tenacity
-    from opentelemetry.trace import Tracer
 
+    from coord._telemetry import Telemetry
     from coord.rpc.metadata import Metadata
     from coord.runtime import Runtime
+    from coord.runtime.seams import Env
     from coord.transport import Cancellable, Transport
     from coord.wire.methods import Rpc
 
@@ -82,8 +84,14 @@ class Caller:
     def __init__(self, transport: Transport, runtime: Runtime, *, request_timeout: float) -> None:
         self.transport = transport
         self.runtime = runtime
-        self.env = runtime.env
+        self.env: Env = runtime.env
         self.request_timeout = request_timeout
+
+    def over(self, transport: Transport) -> Caller:
+        """Return a caller that does the same over another transport."""
+        other = copy.copy(self)
+        other.transport = transport
+        return other
 
     async def call(
         self,
@@ -114,9 +122,28 @@ class Caller:
         metadata: Metadata = (),
     ) -> Awaitable[bytes]:
         """As :meth:`call`, with encoded messages. To be awaited at once."""
-        active = tracer()
-        call = self._call(path, request, repeat, timeout, metadata)
-        return call if active is None else _traced(active, path, call)
+        seen = telemetry()
+        if seen is None:
+            return self._call(path, request, repeat, timeout, metadata)
+        return self._observed(seen, path, request, repeat, timeout, metadata)
+
+    def _observed(  # apart, since a function whose variables a lambda takes is slower for everybody
+        self,
+        seen: Telemetry,
+        path: str,
+        request: bytes,
+        repeat: Repeat,
+        timeout: float | None,
+        metadata: Metadata,
+    ) -> Awaitable[bytes]:
+        return observed_call(
+            seen,
+            path,
+            metadata,
+            lambda sent: self._call(path, request, repeat, timeout, sent),
+            where=lambda: self.transport.current,
+            clock=self.env.clock,
+        )
 
     async def _call(
         self,
@@ -149,14 +176,15 @@ class Caller:
         self, path: str, request: bytes, limit: float, metadata: Metadata
     ) -> Awaitable[bytes]:
         """Make one attempt, here if this is the runtime's loop, else over there."""
-        if self.runtime.on_runtime():
+        loop = asyncio.get_running_loop()
+        if loop is self.runtime.loop:
             self.runtime.check_process()
             return self.transport.unary(path, request, timeout=limit, metadata=metadata)
 
         def begin(done: Callable[[bytes | Exception], None]) -> Cancellable:
             return self.transport.start_unary(path, request, done, timeout=limit, metadata=metadata)
 
-        return self.runtime.exchange(begin)
+        return self.runtime.exchange(begin, loop)
 
     def failure(self, path: str, error: RpcError, repeat: Repeat, limit: float) -> CoordError:
         """Return what to raise for a call that failed with ``error`` for good."""
@@ -180,6 +208,7 @@ class Caller:
         clock, rand = self.env.clock, self.env.rand
         # Once one attempt may have been applied, a later "not sent" must not make the outcome look certain.
         doubt: RpcError | None = first if is_unknown_outcome(first) else None
+        before = first
 
         def wait(state: tenacity.RetryCallState) -> float:
             ceiling = min(
@@ -208,9 +237,11 @@ class Caller:
                     left = deadline - clock.mono()
                     if left <= 0:
                         raise first
+                    note_retry(path, attempt.retry_state.attempt_number, before)
                     try:
                         return await self._attempt(path, request, left, metadata)
                     except RpcError as error:
+                        before = error
                         self._consider(error)
                         if is_unknown_outcome(error):
                             doubt = error
@@ -220,11 +251,6 @@ class Caller:
                 raise doubt from last
             raise
         raise first
-
-
-async def _traced(active: Tracer, path: str, call: Awaitable[bytes]) -> bytes:
-    with call_span(active, path):
-        return await call
 
 
 async def _pause(seconds: float) -> None:

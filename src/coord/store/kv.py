@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from coord.errors import AmbiguousResult, InvalidArgument
 from coord.store.caller import Caller, Repeat, decode
 from coord.store.keys import prefix_range, to_bytes, to_key
+from coord.store.keyspace import EVERYTHING, Keyspace
 from coord.store.values import DeleteResult, KeyValue, PutResult, RangeResult
 from coord.wire import fast, methods, rpc_pb2
 
@@ -69,36 +70,66 @@ def range_request(  # noqa: PLR0913 - the fields of the message
     return request
 
 
-def range_result(response: rpc_pb2.RangeResponse) -> RangeResult:
-    """Convert a RangeResponse."""
+def range_result(response: rpc_pb2.RangeResponse, skip: int = 0) -> RangeResult:
+    """Convert a RangeResponse; ``skip`` as for :meth:`KeyValue.from_wire`."""
     return RangeResult(
-        items=tuple([KeyValue.from_wire(kv) for kv in response.kvs]),
+        items=tuple([KeyValue.from_wire(kv, skip) for kv in response.kvs]),
         count=response.count,
         more=response.more,
         revision=response.header.revision,
     )
 
 
-def put_result(response: rpc_pb2.PutResponse) -> PutResult:
-    """Convert a PutResponse."""
-    previous = KeyValue.from_wire(response.prev_kv) if response.HasField("prev_kv") else None
+def put_request(
+    key: str | bytes,
+    value: str | bytes,
+    *,
+    lease: int = 0,
+    prev_kv: bool = False,
+    ignore_value: bool = False,
+    ignore_lease: bool = False,
+) -> rpc_pb2.PutRequest:
+    """Build a PutRequest. Raises :class:`InvalidArgument` for something that is both given and to be ignored."""
+    request = rpc_pb2.PutRequest(key=to_key(key), value=to_bytes(value, "value"))
+    if ignore_value:
+        if request.value:
+            raise InvalidArgument(
+                "ignore_value=True keeps the value that is there: give an empty one"
+            )
+        request.ignore_value = True
+    if ignore_lease:
+        if lease:
+            raise InvalidArgument("ignore_lease=True keeps the lease that is there: give none")
+        request.ignore_lease = True
+    # Seldom given, and each costs something even as a default.
+    if lease:
+        request.lease = lease
+    if prev_kv:
+        request.prev_kv = True
+    return request
+
+
+def put_result(response: rpc_pb2.PutResponse, skip: int = 0) -> PutResult:
+    """Convert a PutResponse; ``skip`` as for :meth:`KeyValue.from_wire`."""
+    previous = KeyValue.from_wire(response.prev_kv, skip) if response.HasField("prev_kv") else None
     return PutResult(revision=response.header.revision, previous=previous)
 
 
-def delete_result(response: rpc_pb2.DeleteRangeResponse) -> DeleteResult:
-    """Convert a DeleteRangeResponse."""
+def delete_result(response: rpc_pb2.DeleteRangeResponse, skip: int = 0) -> DeleteResult:
+    """Convert a DeleteRangeResponse; ``skip`` as for :meth:`KeyValue.from_wire`."""
     return DeleteResult(
         revision=response.header.revision,
         deleted=response.deleted,
-        previous=tuple([KeyValue.from_wire(kv) for kv in response.prev_kvs]),
+        previous=tuple([KeyValue.from_wire(kv, skip) for kv in response.prev_kvs]),
     )
 
 
 class KV:
     """Reads and writes of keys and ranges."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, keyspace: Keyspace = EVERYTHING) -> None:
         self._caller = caller
+        self._keyspace = keyspace
 
     async def get(
         self,
@@ -113,25 +144,30 @@ class KV:
         if revision is None:
             answer = await self._caller.call_raw(
                 methods.KV_RANGE.path,
-                fast.encode_point_range(raw, serializable),
+                fast.encode_point_range(self._keyspace.prefix + raw, serializable),
                 repeat=Repeat.READ,
                 timeout=timeout,
             )
             response = decode(rpc_pb2.RangeResponse, answer)
         else:
-            request = range_request(raw, b"", revision=revision, serializable=serializable)
+            request = range_request(
+                self._keyspace.prefix + raw, b"", revision=revision, serializable=serializable
+            )
             response = await self._caller.call(
                 methods.KV_RANGE, request, repeat=Repeat.READ, timeout=timeout
             )
-        return KeyValue.from_wire(response.kvs[0]) if response.kvs else None
+        return KeyValue.from_wire(response.kvs[0], self._keyspace.size) if response.kvs else None
 
     async def range(
         self, request: rpc_pb2.RangeRequest, *, timeout: float | None = None
     ) -> RangeResult:
-        """Run a range read."""
-        return range_result(
-            await self._caller.call(methods.KV_RANGE, request, repeat=Repeat.READ, timeout=timeout)
+        """Run a range read. ``request`` is used up: it may be changed on the way."""
+        if self._keyspace.size:
+            self._keyspace.range(request)
+        response = await self._caller.call(
+            methods.KV_RANGE, request, repeat=Repeat.READ, timeout=timeout
         )
+        return range_result(response, self._keyspace.size)
 
     async def count(self, prefix: str | bytes, *, timeout: float | None = None) -> int:
         """Return how many keys start with ``prefix``."""
@@ -145,6 +181,8 @@ class KV:
         *,
         lease: int = 0,
         prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
         timeout: float | None = None,
     ) -> PutResult:
         """Write one pair, attached to ``lease`` if given.
@@ -152,7 +190,18 @@ class KV:
         Raises :class:`AmbiguousResult` when the answer did not arrive; its ``resolve()`` returns the pair as it is.
         """
         raw = to_key(key)
-        request = fast.encode_put(raw, to_bytes(value, "value"), lease, prev_kv)
+        stored = self._keyspace.prefix + raw
+        if ignore_value or ignore_lease:
+            request = put_request(
+                stored,
+                value,
+                lease=lease,
+                prev_kv=prev_kv,
+                ignore_value=ignore_value,
+                ignore_lease=ignore_lease,
+            ).SerializeToString()
+        else:
+            request = fast.encode_put(stored, to_bytes(value, "value"), lease, prev_kv)
         try:
             answer = await self._caller.call_raw(
                 methods.KV_PUT.path, request, repeat=Repeat.ONCE, timeout=timeout
@@ -162,7 +211,7 @@ class KV:
         revision = fast.decode_put_response(answer)
         if revision is not None:
             return PutResult(revision=revision)
-        return put_result(decode(rpc_pb2.PutResponse, answer))
+        return put_result(decode(rpc_pb2.PutResponse, answer), self._keyspace.size)
 
     async def delete(
         self,
@@ -177,16 +226,17 @@ class KV:
         Raises :class:`AmbiguousResult` when the answer did not arrive; ``resolve()`` returns what is there now.
         """
         request = rpc_pb2.DeleteRangeRequest(key=start, range_end=end, prev_kv=prev_kv)
+        if self._keyspace.size:
+            self._keyspace.range(request)
         try:
-            return delete_result(
-                await self._caller.call(
-                    methods.KV_DELETE_RANGE, request, repeat=Repeat.ONCE, timeout=timeout
-                )
+            response = await self._caller.call(
+                methods.KV_DELETE_RANGE, request, repeat=Repeat.ONCE, timeout=timeout
             )
         except AmbiguousResult as error:
             raise self._resolvable(
                 error, lambda: self.range(range_request(start, end))
             ) from error.__cause__
+        return delete_result(response, self._keyspace.size)
 
     async def compact(
         self, revision: int, *, physical: bool = False, timeout: float | None = None

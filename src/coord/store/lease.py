@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from coord.errors import CoordTimeout, LeaseExists, ProtocolError
 from coord.rpc.status import RpcError, StatusCode
 from coord.store.caller import Caller, Repeat
+from coord.store.keyspace import EVERYTHING, Keyspace
 from coord.store.values import LeaseGrant, LeaseInfo
 from coord.wire import fast, methods, rpc_pb2
 
@@ -27,8 +28,9 @@ def new_lease_id(rand: Rand) -> int:
 class Leases:
     """Grants, revocations and questions about leases."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, keyspace: Keyspace = EVERYTHING) -> None:
         self._caller = caller
+        self._keyspace = keyspace
 
     async def grant(
         self,
@@ -74,7 +76,10 @@ class Leases:
     async def time_to_live(
         self, lease_id: int, *, keys: bool = False, timeout: float | None = None
     ) -> LeaseInfo:
-        """Ask how long a lease has; ``remaining`` is None when it does not exist."""
+        """Ask how long a lease has; ``remaining`` is None when it does not exist.
+
+        Of its keys, those in this client's namespace are told.
+        """
         response = await self._caller.call(
             methods.LEASE_TIME_TO_LIVE,
             rpc_pb2.LeaseTimeToLiveRequest(ID=lease_id, keys=keys),
@@ -86,7 +91,7 @@ class Leases:
             lease_id=lease_id,
             remaining=None if missing else float(response.TTL),
             granted=response.grantedTTL,
-            keys=tuple(response.keys),
+            keys=self._keyspace.own(response.keys),
         )
 
     async def keep_alive_once(self, lease_id: int, *, timeout: float | None = None) -> int:

@@ -1,254 +1,33 @@
-"""Transactions: comparisons, operations, and the builder that joins them (etcd API: Txn).
+"""Transactions: operations, and the builder that joins them with comparisons (etcd API: Txn).
 
-    compare.create_revision("k") == 0
     op.put("k", "v", lease=lease.lease_id)
 
-A comparison over a range holds if it holds for every key in it; an empty range compares like a missing key, whose
-revisions, version and lease are 0.
-A comparison of the *value* of a missing key never holds, not even ``!=``.
+Comparisons are made in :mod:`coord.store.comparing`, and can be had from here too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
-
-from typing_extensions import override
+from typing import TYPE_CHECKING, Self
 
 from coord.errors import AmbiguousResult, InvalidArgument
+from coord.store import operations as op
 from coord.store.caller import Caller, Repeat
-from coord.store.keys import prefix_end, prefix_range, to_bytes, to_key
-from coord.store.kv import SortBy, delete_result, put_result, range_request, range_result
+from coord.store.comparing import Compare
+from coord.store.keyspace import EVERYTHING, Keyspace
+from coord.store.kv import (
+    delete_result,
+    put_result,
+    range_request,
+    range_result,
+)
+from coord.store.operations import Op, txn_request
+from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS, check_size
 from coord.store.values import DeleteResult, PutResult, RangeResult
 from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-_TARGETS = {
-    "version": rpc_pb2.Compare.VERSION,
-    "create_revision": rpc_pb2.Compare.CREATE,
-    "mod_revision": rpc_pb2.Compare.MOD,
-    "value": rpc_pb2.Compare.VALUE,
-    "lease": rpc_pb2.Compare.LEASE,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Compare:
-    """One finished comparison, for ``when()``."""
-
-    wire: rpc_pb2.Compare
-
-    def __bool__(self) -> bool:
-        """Refuse: a comparison is evaluated by the server, so ``if`` or ``and`` on it is a mistake."""
-        raise InvalidArgument("a comparison has no truth value here: pass it to when()")
-
-
-class Operand:
-    """The left side of a comparison; use ``==``, ``!=``, ``<`` or ``>`` on it."""
-
-    __slots__ = ("_end", "_field", "_key")
-
-    def __init__(self, field: str, key: bytes, end: bytes = b"") -> None:
-        self._field = field
-        self._key = key
-        self._end = end
-
-    def _build(self, result: rpc_pb2.Compare.CompareResult.ValueType, given: object) -> Compare:
-        operand: bytes | int
-        if self._field == "value":
-            operand = to_bytes(given, "compared value")  # type: ignore[arg-type] # refused at run time with a clear text
-        elif isinstance(given, int):
-            operand = given
-        else:
-            raise InvalidArgument(f"{self._field} compares with an int, not {type(given).__name__}")
-        fields: dict[str, Any] = {self._field: operand}
-        wire = rpc_pb2.Compare(result=result, target=_TARGETS[self._field], key=self._key, **fields)
-        if self._end:
-            wire.range_end = self._end
-        return Compare(wire)
-
-    @override
-    def __eq__(self, given: object) -> Compare:  # type: ignore[override] # builds, like an expression language
-        return self._build(rpc_pb2.Compare.EQUAL, given)
-
-    @override
-    def __ne__(self, given: object) -> Compare:  # type: ignore[override] # builds, like an expression language
-        return self._build(rpc_pb2.Compare.NOT_EQUAL, given)
-
-    def __lt__(self, given: object) -> Compare:
-        return self._build(rpc_pb2.Compare.LESS, given)
-
-    def __gt__(self, given: object) -> Compare:
-        return self._build(rpc_pb2.Compare.GREATER, given)
-
-    __hash__ = None  # type: ignore[assignment] # two of them are never equal in Python's sense
-
-
-class compare:  # noqa: N801 - reads as a verb where it is used: compare.version("k") == 0
-    """Left sides of comparisons, each on one key, on ``[key, end)``, or on a prefix."""
-
-    @staticmethod
-    def _operand(field: str, key: str | bytes, end: str | bytes | None, *, prefix: bool) -> Operand:
-        start = to_key(key)
-        if prefix and end is not None:
-            raise InvalidArgument("give either end or prefix, not both")
-        if prefix:
-            return Operand(field, start, prefix_end(start))
-        return Operand(field, start, b"" if end is None else to_bytes(end, "end"))
-
-    @staticmethod
-    def version(
-        key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False
-    ) -> Operand:
-        """Compare the number of puts since creation; 0 for a missing key."""
-        return compare._operand("version", key, end, prefix=prefix)
-
-    @staticmethod
-    def create_revision(
-        key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False
-    ) -> Operand:
-        """Compare the revision that created the key; 0 for a missing key."""
-        return compare._operand("create_revision", key, end, prefix=prefix)
-
-    @staticmethod
-    def mod_revision(
-        key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False
-    ) -> Operand:
-        """Compare the revision of the last put; 0 for a missing key."""
-        return compare._operand("mod_revision", key, end, prefix=prefix)
-
-    @staticmethod
-    def value(key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False) -> Operand:
-        """Compare the value's bytes; never holds for a missing key."""
-        return compare._operand("value", key, end, prefix=prefix)
-
-    @staticmethod
-    def lease(key: str | bytes, *, end: str | bytes | None = None, prefix: bool = False) -> Operand:
-        """Compare the lease that the key is attached to; 0 for none and for a missing key."""
-        return compare._operand("lease", key, end, prefix=prefix)
-
-
-@dataclass(frozen=True, slots=True)
-class Op:
-    """One operation, for ``then()`` and ``otherwise()``."""
-
-    wire: rpc_pb2.RequestOp
-
-
-class op:  # noqa: N801 - reads as a verb where it is used: op.put("k", "v")
-    """Operations of a transaction."""
-
-    @staticmethod
-    def put(
-        key: str | bytes,
-        value: str | bytes,
-        *,
-        lease: int = 0,
-        prev_kv: bool = False,
-    ) -> Op:
-        """Write one pair."""
-        request = rpc_pb2.PutRequest(key=to_key(key), value=to_bytes(value, "value"))
-        if lease:
-            request.lease = lease
-        if prev_kv:
-            request.prev_kv = True
-        return Op(rpc_pb2.RequestOp(request_put=request))
-
-    @staticmethod
-    def get(key: str | bytes, *, revision: int | None = None) -> Op:
-        """Read one key."""
-        if revision is None:
-            request = rpc_pb2.RangeRequest(key=to_key(key))
-        else:
-            request = range_request(to_key(key), b"", revision=revision)
-        return Op(rpc_pb2.RequestOp(request_range=request))
-
-    @staticmethod
-    def get_range(
-        start: str | bytes,
-        end: str | bytes,
-        *,
-        limit: int = 0,
-        sort_by: SortBy = SortBy.KEY,
-        descending: bool = False,
-        keys_only: bool = False,
-        count_only: bool = False,
-        max_create_revision: int = 0,
-    ) -> Op:
-        """Read ``[start, end)``."""
-        request = range_request(
-            to_key(start),
-            to_bytes(end, "end"),
-            limit=limit,
-            sort_by=sort_by,
-            descending=descending,
-            keys_only=keys_only,
-            count_only=count_only,
-            max_create_revision=max_create_revision,
-        )
-        return Op(rpc_pb2.RequestOp(request_range=request))
-
-    @staticmethod
-    def get_prefix(
-        prefix: str | bytes,
-        *,
-        limit: int = 0,
-        sort_by: SortBy = SortBy.KEY,
-        descending: bool = False,
-        keys_only: bool = False,
-        count_only: bool = False,
-        max_create_revision: int = 0,
-    ) -> Op:
-        """Read all keys that start with ``prefix``."""
-        start, end = prefix_range(prefix)
-        return op.get_range(
-            start,
-            end,
-            limit=limit,
-            sort_by=sort_by,
-            descending=descending,
-            keys_only=keys_only,
-            count_only=count_only,
-            max_create_revision=max_create_revision,
-        )
-
-    @staticmethod
-    def delete(key: str | bytes, *, prev_kv: bool = False) -> Op:
-        """Delete one key."""
-        request = rpc_pb2.DeleteRangeRequest(key=to_key(key), prev_kv=prev_kv)
-        return Op(rpc_pb2.RequestOp(request_delete_range=request))
-
-    @staticmethod
-    def delete_range(start: str | bytes, end: str | bytes, *, prev_kv: bool = False) -> Op:
-        """Delete ``[start, end)``."""
-        request = rpc_pb2.DeleteRangeRequest(
-            key=to_key(start), range_end=to_bytes(end, "end"), prev_kv=prev_kv
-        )
-        return Op(rpc_pb2.RequestOp(request_delete_range=request))
-
-    @staticmethod
-    def delete_prefix(prefix: str | bytes, *, prev_kv: bool = False) -> Op:
-        """Delete all keys that start with ``prefix``."""
-        start, end = prefix_range(prefix)
-        return op.delete_range(start, end, prev_kv=prev_kv)
-
-    @staticmethod
-    def txn(when: tuple[Compare, ...], then: tuple[Op, ...], otherwise: tuple[Op, ...] = ()) -> Op:
-        """Nest a transaction; its comparisons see the state before the outer one."""
-        return Op(rpc_pb2.RequestOp(request_txn=txn_request(when, then, otherwise)))
-
-
-def txn_request(
-    when: tuple[Compare, ...], then: tuple[Op, ...], otherwise: tuple[Op, ...] = ()
-) -> rpc_pb2.TxnRequest:
-    """Build a TxnRequest."""
-    return rpc_pb2.TxnRequest(
-        compare=[c.wire for c in when],
-        success=[o.wire for o in then],
-        failure=[o.wire for o in otherwise],
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,32 +48,41 @@ class TxnResult:
         return response
 
 
-def txn_result(response: rpc_pb2.TxnResponse) -> TxnResult:
-    """Convert a TxnResponse."""
+def txn_result(response: rpc_pb2.TxnResponse, skip: int = 0) -> TxnResult:
+    """Convert a TxnResponse; ``skip`` as for :meth:`KeyValue.from_wire`."""
     return TxnResult(
         succeeded=response.succeeded,
-        responses=tuple([_op_result(r) for r in response.responses]),
+        responses=tuple([_op_result(r, skip) for r in response.responses]),
         revision=response.header.revision,
     )
 
 
-def _op_result(response: rpc_pb2.ResponseOp) -> RangeResult | PutResult | DeleteResult | TxnResult:
+def _op_result(
+    response: rpc_pb2.ResponseOp, skip: int
+) -> RangeResult | PutResult | DeleteResult | TxnResult:
     match response.WhichOneof("response"):
         case "response_range":
-            return range_result(response.response_range)
+            return range_result(response.response_range, skip)
         case "response_put":
-            return put_result(response.response_put)
+            return put_result(response.response_put, skip)
         case "response_delete_range":
-            return delete_result(response.response_delete_range)
+            return delete_result(response.response_delete_range, skip)
         case _:
-            return txn_result(response.response_txn)
+            return txn_result(response.response_txn, skip)
 
 
 class TxnRunner:
     """Sends transactions."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        keyspace: Keyspace = EVERYTHING,
+        max_ops: int = DEFAULT_MAX_TXN_OPS,
+    ) -> None:
         self._caller = caller
+        self._keyspace = keyspace
+        self.max_ops = max_ops
 
     async def run(
         self,
@@ -310,9 +98,11 @@ class TxnRunner:
 
         ``repeat`` None: READ if every operation reads, else ONCE. Pass IDEMPOTENT only for a transaction that may
         be applied twice by its construction.
-        Raises :class:`AmbiguousResult` when the outcome is unknown.
+        Raises :class:`AmbiguousResult` when the outcome is unknown, and :class:`TxnTooLarge` before sending.
         """
         request = txn_request(when, then, otherwise)
+        check_size(request, self.max_ops)
+        self._keyspace.txn(request)
         if repeat is None:
             repeat = Repeat.READ if _reads_only(then) and _reads_only(otherwise) else Repeat.ONCE
         try:
@@ -323,14 +113,14 @@ class TxnRunner:
             raise AmbiguousResult(
                 error.operation, error.reason, resolver=resolver
             ) from error.__cause__
-        return txn_result(response)
+        return txn_result(response, self._keyspace.size)
 
 
 def _reads_only(ops: tuple[Op, ...]) -> bool:
     return all(o.wire.HasField("request_range") for o in ops)
 
 
-def _present_state(runner: TxnRunner, ops: tuple[Op, ...]) -> Callable[[], Awaitable[TxnResult]]:
+def present_state(runner: TxnRunner, ops: tuple[Op, ...]) -> Callable[[], Awaitable[TxnResult]]:
     """Return a reading of all keys that ``ops`` write, in their order, for ``AmbiguousResult.resolve()``."""
 
     def resolve() -> Awaitable[TxnResult]:
@@ -402,7 +192,7 @@ class Txn:
             then,
             otherwise,
             timeout=timeout,
-            resolver=_present_state(self._runner, then + otherwise),
+            resolver=present_state(self._runner, then + otherwise),
         )
 
 

@@ -17,13 +17,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from contextvars import Context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from coord._telemetry import note_events
 from coord.errors import (
     ClientClosed,
     Compacted,
     CoordError,
+    PermissionDenied,
     ProtocolError,
     RequestRefused,
     from_status,
@@ -31,7 +34,9 @@ from coord.errors import (
 from coord.rpc.status import RpcError, StatusCode
 from coord.store.caller import decode
 from coord.store.heartbeat import Heartbeat, Pulse
-from coord.store.values import EventType, KeyValue, WatchBatch, WatchEvent
+from coord.store.keyspace import EVERYTHING, Keyspace
+from coord.store.values import WatchBatch, events_from_wire
+from coord.store.watch_rights import REFUSALS_MAX, denial, is_about_the_user
 from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
 _FEED_EVENTS = 4096  # per feed; a few MB at usual sizes
 _RETRY_MIN_S = 0.02
 _RETRY_MAX_S = 1.0
+_NO_LEADER_TEXT = "etcdserver: no leader"
 _COMPACTED_TEXT = "etcdserver: mvcc: required revision has been compacted"
 
 
@@ -62,12 +68,15 @@ class WatchSpec:
 class WatchFeed:
     """One watch, as a queue of batches. Made by :meth:`WatchMux.open`; lives on the runtime's loop."""
 
-    def __init__(self, mux: WatchMux, spec: WatchSpec, watch_id: int) -> None:
+    def __init__(
+        self, mux: WatchMux, spec: WatchSpec, watch_id: int, keyspace: Keyspace = EVERYTHING
+    ) -> None:
         self._mux = mux
+        self._keyspace = keyspace
         self.spec = spec
         self.watch_id = watch_id
-        self.next_revision = spec.start_revision
-        self.created = asyncio.Event()
+        self.next_revision: int = spec.start_revision
+        self.created: asyncio.Event = asyncio.Event()
         self._batches: deque[WatchBatch] = deque()
         self._taken = 0  # batches taken from the front, over all time
         self._fragments: list[kv_pb2.Event] = []
@@ -75,15 +84,16 @@ class WatchFeed:
         self._wake: asyncio.Event = asyncio.Event()
         self._error: CoordError | None = None
         self.parked = False
-        self.closed = False
-        self.store_revision = 0
+        self.closed: bool = False
+        self.store_revision: int = 0
         """The newest revision that the store has told on this watch; may be ahead of what it has delivered."""
-        self.live = False
+        self.live: bool = False
         """Whether the server watches for us now."""
-        self.lost_at = 0.0
+        self.lost_at: float = 0.0
         """When it last stopped to, in seconds of the clock: the moment of the last message before."""
         self._created_revision = 0
         self._is_covered = False
+        self.refusals: int = 0  # in a row, although the store would let us read
 
     async def next(self) -> WatchBatch:
         """Return the next batch: whole revisions in order, or no events for a progress notification.
@@ -151,6 +161,11 @@ class WatchFeed:
             raise self._error
 
     @property
+    def buffered(self) -> int:
+        """How many events wait for the reader."""
+        return self._buffered
+
+    @property
     def ended(self) -> bool:
         """Whether no more will come."""
         return self._error is not None
@@ -164,8 +179,8 @@ class WatchFeed:
         if spec.no_delete:
             filters.append(rpc_pb2.WatchCreateRequest.NODELETE)
         create = rpc_pb2.WatchCreateRequest(
-            key=spec.key,
-            range_end=spec.end,
+            key=self._keyspace.prefix + spec.key,
+            range_end=self._keyspace.end(spec.end),
             start_revision=self.next_revision,
             progress_notify=spec.progress_notify,
             filters=filters,
@@ -186,6 +201,7 @@ class WatchFeed:
         self._created_revision = revision
         self._is_covered = covered
         self.store_revision = max(self.store_revision, revision)
+        self.refusals = 0
         if self.next_revision == 0:
             self.next_revision = revision
         self.created.set()
@@ -204,12 +220,15 @@ class WatchFeed:
             return
         wire = [*self._fragments, *response.events] if self._fragments else response.events
         self._fragments = []
-        events = [_event(e) for e in wire if e.kv.mod_revision >= self.next_revision]
+        events = events_from_wire(
+            wire, self.next_revision, with_previous=self.spec.prev_kv, skip=self._keyspace.size
+        )
         if not wire:
             self.on_progress(response.header.revision)
             return
         if events:
             last = events[-1].revision
+            note_events(len(events), response.header.revision - last)
             self._deliver(WatchBatch(events=tuple(events), revision=last))
             self.next_revision = last + 1
             if self._buffered > _FEED_EVENTS:
@@ -237,21 +256,20 @@ class WatchFeed:
         self._wake.set()
 
 
-def _event(event: kv_pb2.Event) -> WatchEvent:
-    return WatchEvent(
-        type=EventType.DELETE if event.type else EventType.PUT,
-        kv=KeyValue.from_wire(event.kv),
-        previous=KeyValue.from_wire(event.prev_kv) if event.HasField("prev_kv") else None,
-    )
-
-
 class WatchMux:
     """All watches of a client on one stream, which is reopened for as long as there are watches."""
 
     def __init__(
-        self, transport: Transport, env: Env, supervisor: Supervisor, *, metadata: Metadata = ()
+        self,
+        transport: Transport,
+        env: Env,
+        supervisor: Supervisor,
+        *,
+        metadata: Metadata = (),
+        keyspace: Keyspace = EVERYTHING,
     ) -> None:
         self._transport = transport
+        self._keyspace = keyspace
         self._env = env
         self._supervisor = supervisor
         self._metadata = metadata
@@ -263,11 +281,11 @@ class WatchMux:
         self._useful = False
         self._last_id = 0
         self._closed = False
-        self.pulse = Pulse()
+        self.pulse: Pulse = Pulse()
         """How patient the heartbeat of the next stream is."""
-        self.stream_number = 0
+        self.stream_number: int = 0
         """Counts the streams that were opened."""
-        self.member_id = 0
+        self.member_id: int = 0
         """The member that answers on the present stream; 0 until it has said something."""
         self._heard_at = 0.0
         self._progress_asked = 0
@@ -277,13 +295,17 @@ class WatchMux:
         """Return the number of open watches."""
         return len(self._feeds)
 
+    def feeds(self) -> tuple[WatchFeed, ...]:
+        """Return the open watches."""
+        return tuple(self._feeds.values())
+
     def open(self, spec: WatchSpec) -> WatchFeed:
         """Start a watch. It becomes active in the background; await ``feed.created`` to know when."""
         if self._closed:
             raise ClientClosed
         # Ids are ours and never reused, so a late message cannot reach the wrong feed.
         self._last_id += 1
-        feed = WatchFeed(self, spec, self._last_id)
+        feed = WatchFeed(self, spec, self._last_id, self._keyspace)
         self._feeds[feed.watch_id] = feed
         if self._stream is not None:
             self._create(feed)
@@ -365,8 +387,9 @@ class WatchMux:
         self._cancel(self._last_id)
 
     def _start(self, pause: float) -> None:
-        self._task = self._supervisor.spawn(self._run(pause), name="watch-stream")
-        self._task.add_done_callback(self._ended)
+        nobody_s = Context()  # it serves many
+        self._task = self._supervisor.spawn(self._run(pause), name="watch-stream", context=nobody_s)
+        self._task.add_done_callback(self._ended, context=nobody_s)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Start again if somebody still watches: whatever ended the task, silence is not an answer."""
@@ -443,6 +466,8 @@ class WatchMux:
         except RpcError as error:
             if self._is_final(error):
                 raise
+            if error.message == _NO_LEADER_TEXT:
+                self._transport.suspect(stream.endpoint)  # other calls had better not wait there
         except ProtocolError as error:
             self._fail_all(error)
         finally:
@@ -470,7 +495,7 @@ class WatchMux:
             feed = self._feeds.get(asked)
             if response.canceled:
                 if feed is not None:
-                    self._end(feed, _refusal(response))
+                    self._refused(feed, response)
             elif feed is not None:
                 feed.on_created(
                     response.header.revision,
@@ -489,6 +514,33 @@ class WatchMux:
             self._end(feed, _refusal(response))
         else:
             feed.on_response(response)
+
+    def _refused(self, feed: WatchFeed, response: rpc_pb2.WatchResponse) -> None:
+        """Take the refusal of a creation: at its word, or if it is about the user, after a second question."""
+        stream, error = self._stream, _refusal(response)
+        if stream is None or not is_about_the_user(response.cancel_reason):
+            self._end(feed, error)
+            return
+        with contextlib.suppress(RuntimeError):  # the client has closed
+            self._supervisor.spawn(self._ask_again(feed, stream, error), name="watch-rights")
+
+    async def _ask_again(self, feed: WatchFeed, stream: MessageStream, error: CoordError) -> None:
+        """End a feed that was refused on ``stream`` for good reason, or replace the stream."""
+        create = feed.create_request().create_request
+        denied = await denial(self._transport, create, self._metadata)
+        if denied is None:
+            feed.refusals += 1
+        elif not isinstance(denied, PermissionDenied):
+            await asyncio.sleep(self._env.rand.uniform(_RETRY_MIN_S, _RETRY_MAX_S))
+        if self._stream is not stream or self._feeds.get(feed.watch_id) is not feed:
+            return  # it was created again meanwhile, or nobody wants it any more
+        if isinstance(denied, PermissionDenied):
+            self._end(feed, denied)
+        elif feed.refusals > REFUSALS_MAX:
+            self._end(feed, error)
+        else:
+            stream.distrust()
+            stream.cancel()
 
     def _end(self, feed: WatchFeed, error: CoordError) -> None:
         if error.__class__ is Compacted:

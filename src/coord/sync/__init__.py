@@ -19,7 +19,10 @@ What differs, because threads differ from tasks:
 * :meth:`AmbiguousResult.resolve` blocks.
 """
 
+from coord.sync._endpoints import Cluster, Maintenance
 from coord.sync._portal import AmbiguousResult, Iteration
+from coord.sync.auth import Auth
+from coord.sync.batch import Batch, Pending
 from coord.sync.cache import Cache, NodeCache
 from coord.sync.client import Client, connect
 from coord.sync.election import Election, Term
@@ -27,23 +30,30 @@ from coord.sync.grants import Grant, Hold
 from coord.sync.mutex import Mutex, MutexGrant
 from coord.sync.session import Session
 from coord.sync.signals import OneShot
+from coord.sync.stm import StmTxn
 from coord.sync.txn import Txn
 from coord.sync.typed import Typed, TypedWatch
 from coord.sync.watch import Watch
 
 __all__ = [
     "AmbiguousResult",
+    "Auth",
+    "Batch",
     "Cache",
     "Client",
+    "Cluster",
     "Election",
     "Grant",
     "Hold",
     "Iteration",
+    "Maintenance",
     "Mutex",
     "MutexGrant",
     "NodeCache",
     "OneShot",
+    "Pending",
     "Session",
+    "StmTxn",
     "Term",
     "Txn",
     "Typed",

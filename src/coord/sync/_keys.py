@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from coord import client
+from coord.store.batch import DEFAULT_MAX_BYTES
 from coord.store.kv import SortBy
-from coord.sync._portal import Twin
+from coord.store.paging import DEFAULT_PAGE_SIZE
+from coord.sync._portal import Iteration, Twin
+from coord.sync.batch import Batch
+from coord.sync.stm import StmTxn, run_stm
 from coord.sync.txn import Txn
 from coord.sync.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterable
 
+    from coord.store.stm import StmResult
+    from coord.store.stm_txn import Isolation
     from coord.store.values import DeleteResult, KeyValue, PutResult, RangeResult, WatchFilter
+
+
+T = TypeVar("T")
 
 
 class KeyCalls(Twin[client.Client]):
@@ -108,6 +117,52 @@ class KeyCalls(Twin[client.Client]):
             )
         )
 
+    def pages(
+        self,
+        prefix: str | bytes | None = None,
+        *,
+        start: str | bytes | None = None,
+        end: str | bytes | None = None,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        revision: int | None = None,
+        keys_only: bool = False,
+        timeout: float | None = None,
+    ) -> Iteration[RangeResult]:
+        """Read a range of any size, page by page, as it was at one revision; see :meth:`coord.Client.pages`."""
+        pages = self._async.pages(
+            prefix,
+            start=start,
+            end=end,
+            page_size=page_size,
+            revision=revision,
+            keys_only=keys_only,
+            timeout=timeout,
+        )
+        return Iteration(self._portal, pages)
+
+    def iterate(
+        self,
+        prefix: str | bytes | None = None,
+        *,
+        start: str | bytes | None = None,
+        end: str | bytes | None = None,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        revision: int | None = None,
+        keys_only: bool = False,
+        timeout: float | None = None,
+    ) -> Iteration[KeyValue]:
+        """Iterate over the pairs of a range of any size, as it was at one revision; see :meth:`coord.Client.pages`."""
+        pairs = self._async.iterate(
+            prefix,
+            start=start,
+            end=end,
+            page_size=page_size,
+            revision=revision,
+            keys_only=keys_only,
+            timeout=timeout,
+        )
+        return Iteration(self._portal, pairs)
+
     def count(self, prefix: str | bytes, *, timeout: float | None = None) -> int:
         """Return how many keys start with ``prefix``."""
         return self._portal.call(self._async.count(prefix, timeout=timeout))
@@ -119,14 +174,24 @@ class KeyCalls(Twin[client.Client]):
         *,
         lease: int | None = None,
         prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
         timeout: float | None = None,
     ) -> PutResult:
-        """Write one pair, attached to the lease with this id if given.
+        """Write one pair, attached to the lease with this id if given; see :meth:`coord.Client.put`.
 
         After :class:`AmbiguousResult`, ``resolve()`` returns the pair as it is.
         """
         return self._portal.call(
-            self._async.put(key, value, lease=lease, prev_kv=prev_kv, timeout=timeout)
+            self._async.put(
+                key,
+                value,
+                lease=lease,
+                prev_kv=prev_kv,
+                ignore_value=ignore_value,
+                ignore_lease=ignore_lease,
+                timeout=timeout,
+            )
         )
 
     def delete(
@@ -165,6 +230,36 @@ class KeyCalls(Twin[client.Client]):
     def txn(self) -> Txn:
         """Build a transaction: ``client.txn().when(...).then(...).otherwise(...).commit()``."""
         return Txn(self._portal, self._async.txn())
+
+    def batch(
+        self,
+        *,
+        max_ops: int | None = None,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        timeout: float | None = None,
+    ) -> Batch:
+        """Collect independent operations and send them in few transactions; see :meth:`coord.Client.batch`."""
+        batch = self._async.batch(max_ops=max_ops, max_bytes=max_bytes, timeout=timeout)
+        return Batch(self._portal, batch)
+
+    def stm(
+        self,
+        fn: Callable[[StmTxn], T],
+        *,
+        isolation: Isolation = "serializable_snapshot",
+        max_attempts: int = 50,
+        timeout: float | None = 30.0,
+        prefetch: Iterable[str | bytes] = (),
+        marker: bool = True,
+    ) -> StmResult[T]:
+        """Run ``fn(tx)`` on this thread as one transaction, again until no other has come in between.
+
+        See :meth:`coord.Client.stm`. ``timeout`` is looked at whenever ``fn`` reads, and at the commit.
+        """
+        run = self._async._stm_run(  # noqa: SLF001 - one product, two faces  # pyright: ignore[reportPrivateUsage]
+            isolation, max_attempts, timeout, prefetch, marker=marker
+        )
+        return run_stm(self._portal, run, fn)
 
     # Watches.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from coord.core import Core
+    from coord.runtime.placement import Runtime
 
 T = TypeVar("T")
 A_co = TypeVar("A_co", covariant=True)
@@ -44,7 +45,7 @@ class Portal:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.runtime = core.runtime
+        self.runtime: Runtime = core.runtime
 
     def call(self, coro: Coroutine[Any, Any, T]) -> T:
         """Return what ``coro`` returns."""

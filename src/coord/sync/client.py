@@ -11,7 +11,10 @@ from coord import client
 from coord.core import Core
 from coord.errors import ClientClosed, ForkedError
 from coord.runtime import Runtime, real_env
+from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
+from coord.sync._auth import AuthCalls
 from coord.sync._cluster import ClusterCalls
+from coord.sync._endpoints import EndpointCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
 from coord.sync._portal import Portal
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from coord.core import Carrier, Options
+    from coord.credentials import Password
     from coord.target import TlsConfig
 
 
@@ -31,16 +35,34 @@ def connect(
     endpoints: str | Sequence[str] | None = None,
     *,
     tls: TlsConfig | None = None,
+    user: str | None = None,
+    password: Password | None = None,
+    token: str | None = None,
+    namespace: str | bytes = b"",
     request_timeout: float | None = None,
     transport: Carrier = "native",
     name: str | None = None,
+    debug: bool = False,
+    max_txn_ops: int = DEFAULT_MAX_TXN_OPS,
+    auto_sync: float | None = None,
 ) -> Client:
     """Connect to a store: ``with coord.sync.connect() as client``, or keep the client and close it yourself.
 
     As :func:`coord.connect`, on a thread of the client's own.
     """
     connecting = client.connect(
-        endpoints, tls=tls, request_timeout=request_timeout, transport=transport, name=name
+        endpoints,
+        tls=tls,
+        user=user,
+        password=password,
+        token=token,
+        namespace=namespace,
+        request_timeout=request_timeout,
+        transport=transport,
+        name=name,
+        debug=debug,
+        max_txn_ops=max_txn_ops,
+        auto_sync=auto_sync,
     )
     return _open(connecting._options)  # noqa: SLF001 - one product, two faces  # pyright: ignore[reportPrivateUsage]
 
@@ -65,7 +87,7 @@ def _open(options: Options) -> Client:
         raise
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, ViewCalls):
+class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, AuthCalls, ViewCalls):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 
     A call waits until it has its answer; from a coroutine it would block the whole loop.

@@ -9,12 +9,13 @@ from coord.errors import LostError, NotHeld
 from coord.sync._portal import Twin
 from coord.sync.session import Session
 from coord.sync.signals import OneShot
+from coord.sync.txn import Txn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from coord.store.txn import Compare
+    from coord.store.comparing import Compare
 
 A_co = TypeVar("A_co", bound=grants.Grant, covariant=True)
 
@@ -71,6 +72,10 @@ class Grant(Twin[A_co]):
     def check(self) -> None:
         """Raise unless it is held right now: the lost error of its kind, or :class:`coord.NotHeld`."""
         self._async.check()
+
+    def txn(self) -> Txn:
+        """Build a transaction that runs ``then()`` only while the store still has this grant."""
+        return Txn(self._portal, self._async.txn())
 
     def guard(self) -> Compare:
         """Return the comparison that holds exactly while the store still has this grant; put it into ``when()``."""

@@ -10,7 +10,9 @@ from coord.sync._portal import Twin
 if TYPE_CHECKING:
     from typing import Self
 
-    from coord.store.txn import Compare, Op, TxnResult
+    from coord.store.comparing import Compare
+    from coord.store.operations import Op
+    from coord.store.txn import TxnResult
 
 
 class Txn(Twin[txn.Txn]):

@@ -69,8 +69,8 @@ class Model:
     """The store. Methods take valid requests, or raise `Refusal` and have changed nothing."""
 
     def __init__(self, *, min_ttl: int = 2, max_txn_ops: int = 128) -> None:
-        self.revision = 1
-        self.compact_revision = -1
+        self.revision: int = 1
+        self.compact_revision: int = -1
         self.kv: dict[bytes, Version] = {}
         self.leases: dict[int, int] = {}
         self.changes: list[Change] = []

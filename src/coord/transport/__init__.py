@@ -9,6 +9,7 @@ and credentials.
 All methods are called on the runtime's loop.
 """
 
-from coord.transport.base import Cancellable, MessageStream, Transport
+from coord.transport.base import Cancellable, ClientTransport, MessageStream, Transport
+from coord.transport.limits import CarrierLimits
 
-__all__ = ["Cancellable", "MessageStream", "Transport"]
+__all__ = ["Cancellable", "CarrierLimits", "ClientTransport", "MessageStream", "Transport"]

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
 
     from coord.rpc.metadata import Metadata
     from coord.rpc.status import RpcError
+    from coord.runtime import Address
+    from coord.target import Endpoint
+    from coord.transport.health import HealthBoard
 
 
 class Cancellable(Protocol):
@@ -43,6 +46,13 @@ class MessageStream(Protocol):
         """End the call now. Safe at any time, also twice."""
         ...
 
+    def distrust(self) -> None:
+        """Say that the server no longer accepts who we are on this stream: the next one says it afresh.
+
+        For refusals in messages, which only their reader understands; nothing happens without a user who can log in.
+        """
+        ...
+
 
 class Transport(Protocol):
     """A way to one store with one or more endpoints."""
@@ -55,6 +65,11 @@ class Transport(Protocol):
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The endpoints in use, for messages."""
+        ...
+
+    @property
+    def current(self) -> Address | None:
+        """Where calls go now, None without a connection; from any thread, for telemetry."""
         ...
 
     async def unary(
@@ -96,10 +111,34 @@ class Transport(Protocol):
         """
         ...
 
-    def suspect(self) -> None:
-        """Say that the endpoint in use answers, but not as a healthy one: prefer another for a while."""
+    def suspect(self, endpoint: str | None = None) -> None:
+        """Say that ``endpoint``, or the one in use, does not serve as a healthy one: prefer another for a while.
+
+        Where there is only one, and none is named, its connection is suspected: new calls may get a new one.
+        """
         ...
 
     async def close(self) -> None:
         """Close all connections; calls still open fail with CANCELLED."""
+        ...
+
+
+class ClientTransport(Transport, Protocol):
+    """What a client needs of its own carrier beside calls: endpoints that may change, and what is known of them."""
+
+    @property
+    def health(self) -> HealthBoard:
+        """What is known of the endpoints."""
+        ...
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls and streams have not ended, those that wait for a connection included."""
+        ...
+
+    def set_endpoints(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Use these from now on. Connections to those that stay are kept.
+
+        Calls of an endpoint that left may go on for a while; then they end, with UNAVAILABLE.
+        """
         ...

@@ -9,47 +9,34 @@ An endpoint that failed is left alone for a while that grows with every failure.
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from coord.errors import InvalidArgument
+from coord._telemetry import note_connection, observed_stream
 from coord.rpc.channel import Channel
 from coord.rpc.limits import CLIENT_LIMITS
 from coord.rpc.status import RpcError, StatusCode
-from coord.rpc.tls import client_context
 from coord.runtime import Supervisor
+from coord.transport.health import ConnectionState, HealthBoard
+from coord.transport.limits import CarrierLimits
+from coord.transport.reloading import Reloading, context_of
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
     from coord.rpc.channel import ClientStream
     from coord.rpc.metadata import Metadata
-    from coord.runtime import Env
+    from coord.runtime import Address, Env
     from coord.target import Endpoint, TlsConfig
-    from coord.transport.base import Cancellable
+    from coord.transport.base import Cancellable, MessageStream
 
-_CONNECT_TIMEOUT_S = 3.0
-# How long the next endpoint waits for the one before it.
-_STAGGER_S = 0.25
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MAX_S = 2.0
 # A connection that ends sooner counts as a failure of its endpoint, so that one which accepts and drops is not called
 # in a tight loop; but it did answer, so the pause stays short.
 _SHORT_LIFE_S = 1.0
 _SHORT_LIFE_BACKOFF_MAX_S = 0.25
-
-# How long an endpoint that answers but cannot serve, such as a member without a leader, comes last.
-_SUSPICION_S = 5.0
-
-# A peer that vanished without a word is noticed within 15 s; etcd forbids pings more often than every 5 s, and
-# without a call.
-_LIMITS = replace(
-    CLIENT_LIMITS,
-    keepalive_time_s=10.0,
-    keepalive_timeout_s=5.0,
-    keepalive_without_calls=False,
-)
 
 
 class _Peer:
@@ -60,6 +47,7 @@ class _Peer:
         self.name = endpoint.text
         self.channel: Channel | None = None
         self.dialing = False
+        self.retired = False  # it has left the list
         self.failures = 0
         self.retry_at = 0.0
         self.since = 0.0
@@ -124,23 +112,51 @@ class NativeStream:
     def __init__(self, stream: ClientStream, endpoint: str) -> None:
         self._stream = stream
         self.endpoint = endpoint
-        self.send = stream.send
-        self.half_close = stream.half_close
-        self.receive = stream.receive
-        self.cancel = stream.cancel
+
+    def send(self, message: bytes) -> None:
+        """See :class:`coord.transport.MessageStream`."""
+        self._stream.send(message)
+
+    def half_close(self) -> None:
+        """See :class:`coord.transport.MessageStream`."""
+        self._stream.half_close()
+
+    async def receive(self) -> bytes | None:
+        """See :class:`coord.transport.MessageStream`."""
+        return await self._stream.receive()
+
+    def cancel(self) -> None:
+        """See :class:`coord.transport.MessageStream`."""
+        self._stream.cancel()
+
+    def distrust(self) -> None:
+        """See :class:`coord.transport.MessageStream`: there is nobody here to be trusted."""
 
 
 class NativeTransport:
     """See :class:`coord.transport.Transport`. Raises :class:`InvalidArgument` for TLS files that do not fit."""
 
     def __init__(
-        self, endpoints: tuple[Endpoint, ...], env: Env, *, tls: TlsConfig | None = None
+        self,
+        endpoints: tuple[Endpoint, ...],
+        env: Env,
+        *,
+        tls: TlsConfig | None = None,
+        limits: CarrierLimits | None = None,
     ) -> None:
         self._env = env
-        self._tls = _context(tls)
+        self._tls = Reloading(tls, env, context_of) if tls is not None else None
+        self._limits = limits or CarrierLimits()
+        self._channel_limits = replace(
+            CLIENT_LIMITS,
+            keepalive_time_s=self._limits.keepalive_time,
+            keepalive_timeout_s=self._limits.keepalive_timeout,
+            keepalive_without_calls=False,
+        )
         self._server_name = tls.server_name if tls else None
         self._peers = [_Peer(endpoint) for endpoint in endpoints]
         self._first = int(env.rand.uniform(0, len(endpoints))) % len(endpoints)
+        self.health = HealthBoard(env.clock, self.endpoints)
         self._hot: Channel | None = None
         self._suspect: str | None = None
         self._suspect_until = 0.0
@@ -149,12 +165,56 @@ class NativeTransport:
         self._supervisor = Supervisor(self._broken)
         self._connecting = False
         self._progress = asyncio.Event()
-        self.closed = False
+        self.closed: bool = False
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """See :class:`coord.transport.Transport`."""
         return tuple([peer.name for peer in self._peers])
+
+    @property
+    def current(self) -> Address | None:
+        """See :class:`coord.transport.Transport`."""
+        hot = self._hot
+        return None if hot is None else hot.address
+
+    @property
+    def open_calls(self) -> int:
+        """See :class:`coord.transport.ClientTransport`."""
+        channels = [peer.channel for peer in self._peers if peer.channel is not None]
+        return len(self._waiters) + sum(c.open_calls for c in [*channels, *self._draining])
+
+    def set_endpoints(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """See :class:`coord.transport.ClientTransport`."""
+        if self.closed:
+            return
+        known = {peer.endpoint.address: peer for peer in self._peers}
+        self._peers = [known.pop(e.address) if e.address in known else _Peer(e) for e in endpoints]
+        self._first = 0
+        for peer in known.values():
+            peer.retired = True
+            self._retire(peer)
+        for number, peer in enumerate(self._peers):
+            if peer.channel is not None and peer.channel is self._hot:
+                self._first = number
+        self.health.replace(self.endpoints)
+        for waiter in self._waiters:
+            waiter.avoid = None  # how many others there are was counted in the old list
+        self._progress.set()
+
+    def _retire(self, peer: _Peer) -> None:
+        """Give no more calls to this connection; those that run may go on for a while."""
+        channel, peer.channel = peer.channel, None
+        if channel is None:
+            return
+        if self._hot is channel:
+            self._hot = None
+        self._draining[channel] = None
+        self._supervisor.spawn(self._drain(channel), name=f"drain {peer.name}")
+
+    async def _drain(self, channel: Channel) -> None:
+        await channel.close(within=self._limits.drain)
+        self._draining.pop(channel, None)
 
     def start_unary(
         self,
@@ -212,7 +272,7 @@ class NativeTransport:
 
     async def open_stream(
         self, path: str, *, timeout: float, metadata: Metadata = (), avoid: str | None = None
-    ) -> NativeStream:
+    ) -> MessageStream:
         """See :class:`coord.transport.Transport`."""
         found: asyncio.Future[_Peer] = asyncio.get_running_loop().create_future()
 
@@ -232,21 +292,53 @@ class NativeTransport:
                 forget()
                 raise
             if peer.ready:  # it may have gone while this task waited for its turn
-                return NativeStream(_open(peer).open_stream(path, metadata=metadata), peer.name)
+                return _stream_on(peer, path, metadata)
             found = asyncio.get_running_loop().create_future()
 
-    def suspect(self) -> None:
+    def suspect(self, endpoint: str | None = None) -> None:
         """See :class:`coord.transport.Transport`."""
         now = self._env.clock.mono()
         # Many calls fail together; the first one speaks for all.
-        if self._hot is None or len(self._peers) == 1 or now < self._suspect_until:
+        if now < self._suspect_until:
+            return
+        if len(self._peers) == 1:
+            self._leave_the_only_one(endpoint, now)
             return
         for number, peer in enumerate(self._peers):
+            if peer.channel is None or (
+                peer.channel is not self._hot if endpoint is None else peer.name != endpoint
+            ):
+                continue
+            self._suspect = peer.name
+            self._suspect_until = now + self._limits.suspicion
+            self._first = (number + 1) % len(self._peers)
+            self.health.suspect(peer.name, self._suspect_until)
             if peer.channel is self._hot:
-                self._suspect = peer.name
-                self._suspect_until = now + _SUSPICION_S
-                self._first = (number + 1) % len(self._peers)
-        self._hot = None
+                self._hot = None
+                self.health.use(None)
+            if endpoint is None:
+                self._leave(peer, peer.channel)
+            return
+
+    def _leave_the_only_one(self, endpoint: str | None, now: float) -> None:
+        """There is nowhere else to go, but the silence may be the connection's: calls go on over a new one."""
+        (peer,) = self._peers
+        channel = peer.channel
+        if channel is not None and endpoint is None:
+            self._suspect_until = now + self._limits.suspicion
+            self._hot = None
+            self.health.use(None)
+            self._leave(peer, channel)
+
+    def _leave(self, peer: _Peer, channel: Channel) -> None:
+        """Make new calls to a silent endpoint prove first that it still answers: by a connection of their own.
+
+        Streams that run on the old one stay until they end, or until pings find it dead.
+        """
+        peer.channel = None
+        self._draining[channel] = None
+        self.health.note(peer.name, ConnectionState.IDLE, "a call got no answer")
+        channel.go_away()
 
     async def close(self) -> None:
         """See :class:`coord.transport.Transport`."""
@@ -280,12 +372,13 @@ class NativeTransport:
                 avoid = self._suspect
             else:
                 self._suspect = None
-        others = sum(peer.name != avoid for peer in self._peers)
+        others = sum(peer.name != avoid and not self._is_down(peer) for peer in self._peers)
         waiter = _Waiter(give, avoid if others else None, others)
         for peer in self._in_turn():
             if peer.ready and waiter.takes(peer):
                 if self._hot is None:
                     self._hot = peer.channel
+                    self.health.use(peer.name)
                 give(peer)
                 return _nothing
         self._waiters[waiter] = None
@@ -295,8 +388,12 @@ class NativeTransport:
             self._progress.set()
         else:
             self._connecting = True
-            self._supervisor.spawn(self._connect(), name="connect")
+            self._supervisor.spawn(self._connect(), name="connect", context=Context())
         return lambda: self._forget(waiter)
+
+    def _is_down(self, peer: _Peer) -> bool:
+        """Say whether the last attempt failed and the next one is not due yet."""
+        return not peer.ready and peer.retry_at > self._env.clock.mono()
 
     def _forget(self, waiter: _Waiter) -> None:
         self._waiters.pop(waiter, None)
@@ -346,21 +443,27 @@ class NativeTransport:
             return min(peer.retry_at for peer in wanted) - now
         due[0].dialing = True
         self._supervisor.spawn(self._dial(due[0]), name=f"dial {due[0].name}")
-        return _STAGGER_S
+        return self._limits.stagger
 
     async def _dial(self, peer: _Peer) -> None:
         endpoint = peer.endpoint
+        try:
+            tls = await self._tls.fresh() if self._tls is not None else None
+        except BaseException:
+            peer.dialing = False
+            raise
         channel = Channel(
             endpoint.address,
             env=self._env,
             authority=endpoint.authority,
-            tls=self._tls,
+            tls=tls,
             server_name=self._server_name,
-            limits=_LIMITS,
+            limits=self._channel_limits,
             on_closed=lambda error: self._lost(peer, channel, error),
         )
+        self.health.note(peer.name, ConnectionState.CONNECTING)
         try:
-            await channel.connect(timeout=_CONNECT_TIMEOUT_S)
+            await channel.connect(timeout=self._limits.connect)
         except RpcError as error:
             await channel.close()
             self._failed(peer, error)
@@ -371,20 +474,28 @@ class NativeTransport:
         finally:
             peer.dialing = False
             self._progress.set()
+        if peer.retired:  # it left the list meanwhile
+            await channel.close()
+            return
         if peer.channel is not None:  # told to go away, but still at work
             self._draining[peer.channel] = None
         peer.channel = channel
+        note_connection("opened", peer.endpoint.address)
         peer.since = self._env.clock.mono()
         peer.last_error = ""
+        self.health.note(peer.name, ConnectionState.READY)
         if self._hot is None or not self._hot.ready:
             self._hot = channel
             self._first = self._peers.index(peer)
+            self.health.use(peer.name)
         for waiter in list(self._waiters):
             if waiter.takes(peer) and peer.ready:
                 self._answer(waiter, peer)
 
     def _failed(self, peer: _Peer, error: RpcError) -> None:
         peer.last_error = error.message
+        note_connection("failed", peer.endpoint.address)
+        self.health.note(peer.name, ConnectionState.UNAVAILABLE, error.message)
         self._back_off(peer, _BACKOFF_MAX_S)
         for waiter in self._waiters:
             waiter.note_failure(peer)
@@ -396,11 +507,13 @@ class NativeTransport:
 
     def _lost(self, peer: _Peer, channel: Channel, error: RpcError) -> None:
         """Take note of the end of a connection."""
+        note_connection("lost", peer.endpoint.address)
         self._draining.pop(channel, None)
         if peer.channel is not channel:  # it was told to go away, and another has taken its place
             return
         peer.channel = None
         peer.last_error = error.message
+        self.health.note(peer.name, ConnectionState.IDLE, error.message)
         if self._hot is channel:
             self._hot = None
             # The next one in turn gets its chance first; this one may be down.
@@ -426,18 +539,19 @@ def _open(peer: _Peer) -> Channel:
     return channel
 
 
+def _stream_on(peer: _Peer, path: str, metadata: Metadata) -> MessageStream:
+    channel = _open(peer)
+    return observed_stream(
+        path,
+        metadata,
+        channel.address,
+        lambda sent: NativeStream(channel.open_stream(path, metadata=sent), peer.name),
+    )
+
+
 def _nothing() -> None:
     """Take back what has been answered already."""
 
 
 def _closed() -> RpcError:
     return RpcError(StatusCode.CANCELLED, "the client is closed", sent=False)
-
-
-def _context(tls: TlsConfig | None) -> ssl.SSLContext | None:
-    if tls is None:
-        return None
-    try:
-        return client_context(tls.ca, tls.cert, tls.key, verify=tls.verify)
-    except ValueError as error:
-        raise InvalidArgument(f"TLS: {error}") from error

@@ -115,12 +115,12 @@ class Put:
     __slots__ = ("ignore_lease", "ignore_value", "key", "lease", "prev_kv", "value")
 
     def __init__(self, key: bytes, value: bytes) -> None:
-        self.key = key
-        self.value = value
-        self.lease = 0
-        self.prev_kv = False
-        self.ignore_value = False
-        self.ignore_lease = False
+        self.key: bytes = key
+        self.value: bytes = value
+        self.lease: int = 0
+        self.prev_kv: bool = False
+        self.ignore_value: bool = False
+        self.ignore_lease: bool = False
 
 
 def encode_put(key: bytes, value: bytes, lease: int = 0, prev_kv: bool = False) -> bytes:  # noqa: FBT001, FBT002 - fields of the message
@@ -236,8 +236,8 @@ class HeaderStamp:
     )
 
     def __init__(self, cluster_id: int, member_id: int) -> None:
-        self.cluster_id = cluster_id
-        self.member_id = member_id
+        self.cluster_id: int = cluster_id
+        self.member_id: int = member_id
         self._ids = _number(b"\x08", cluster_id) + _number(b"\x10", member_id)
         self._enter_term(0)
         self._encode(0)

@@ -19,6 +19,8 @@ Invariants that hold everywhere: an answer leaves only after its entry is durabl
 back; apply is a function of state and entry alone and cannot fail half-way.
 
 Of the SDK this package sees ``coord.rpc``, ``coord.runtime`` and ``coord.wire`` only.
+
+PYTEST_DONT_REWRITE: see ``coord``.
 """
 
 from coord._version import __version__

@@ -50,7 +50,7 @@ class Alarms:
     def __init__(self, records: Iterable[tuple[bytes, bytes]] = ()) -> None:
         self._active: dict[tuple[int, int], None] = {}
         self._stale: dict[tuple[int, int], None] = {}
-        self.any = False
+        self.any: bool = False
         self.load(records)
 
     def load(self, records: Iterable[tuple[bytes, bytes]]) -> None:

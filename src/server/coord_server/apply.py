@@ -92,11 +92,11 @@ class Applier:
     ) -> None:
         self._backend = backend
         self._stamp = stamp
-        self.lessor = Lessor(min_ttl)
+        self.lessor: Lessor = Lessor(min_ttl)
         self.lessor.load(backend.scan(Bucket.LEASE))
-        self.store = Store(backend, self.lessor, limits=limits)
-        self.alarms = Alarms()
-        self.members = Members()
+        self.store: Store = Store(backend, self.lessor, limits=limits)
+        self.alarms: Alarms = Alarms()
+        self.members: Members = Members()
         self._load_rest()
 
     def reload(self) -> None:
@@ -112,8 +112,8 @@ class Applier:
         backend = self._backend
         self.alarms.load(backend.scan(Bucket.ALARM))
         self.members.load(backend.scan(Bucket.MEMBERS))
-        self.applied_index = _load_count(backend, APPLIED_INDEX_KEY)
-        self.term = _load_count(backend, APPLIED_TERM_KEY)
+        self.applied_index: int = _load_count(backend, APPLIED_INDEX_KEY)
+        self.term: int = _load_count(backend, APPLIED_TERM_KEY)
         """The term of the last applied entry."""
         self._saved = (self.applied_index, self.term)
         self._ops_since_take = 0

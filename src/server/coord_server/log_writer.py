@@ -66,7 +66,7 @@ class LogWriter:
         self._idle.set()
         self._queued: Persist | None = None
         self._messages: list[Message] = []
-        self.average_s = 0.0
+        self.average_s: float = 0.0
         """How long a write has taken lately, as far as the loop noticed."""
         self._aside_count = 0
         self._begins_anew = False

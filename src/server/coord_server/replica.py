@@ -164,7 +164,7 @@ class Replica(ReplicaView):
         self._election_ticks = max(1, round(config.election_timeout_s / bounds.tick_s))
         self._ticks = 0
         # Until then, in monotonic seconds, this loop has not slept through its own demise.
-        self.fresh_until = 0.0
+        self.fresh_until: float = 0.0
         self._tickers: list[Callable[[float], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -8,7 +8,9 @@ from coord_server.raft import Role
 
 if TYPE_CHECKING:
     from coord_server.apply import Applier
+    from coord_server.lease.lessor import Lessor
     from coord_server.log_writer import LogWriter
+    from coord_server.mvcc.store import Store
     from coord_server.raft import Index, NodeId, RaftCore, Term
 
 
@@ -19,8 +21,8 @@ class ReplicaView:
         self._core = core
         self._writer = writer
         self.applier = applier
-        self.store = applier.store
-        self.lessor = applier.lessor
+        self.store: Store = applier.store
+        self.lessor: Lessor = applier.lessor
         self.member_id: int = core.node_id
 
     @property

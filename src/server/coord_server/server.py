@@ -101,7 +101,7 @@ class Server:
         self._on_removed = on_removed
         self._segment_bytes = segment_bytes
         self._on_opened = on_opened
-        self.metrics = Metrics()
+        self.metrics: Metrics = Metrics()
         self._data_dir: DataDir | None = None
         self._state: State | None = None
         self._replica: Replica | None = None

@@ -29,7 +29,7 @@ class Narrator:
         self._write = _writer()
         self._began = time.monotonic()
         self._steps = 0
-        self.checked = 0
+        self.checked: int = 0
 
     def elapsed(self) -> float:
         """Seconds since the story began."""

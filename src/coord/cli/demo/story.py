@@ -37,8 +37,8 @@ class Story:
         self.troupe = troupe
         self.server = server
         self.client = client
-        self.path = directory / "storage.jsonl"
-        self.storage = FencedFile(self.path)
+        self.path: Path = directory / "storage.jsonl"
+        self.storage: FencedFile = FencedFile(self.path)
 
     async def actor(self, role: str, name: str, *, ttl: int = TTL_S, rounds: int = 0) -> Actor:
         """Start an actor on this story's server and file."""

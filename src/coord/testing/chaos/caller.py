@@ -30,7 +30,7 @@ class CallerReader:
 
     def __init__(self) -> None:
         self._seen = b""
-        self.is_done = False
+        self.is_done: bool = False
         self.urls: tuple[str, ...] = ()
 
     def feed(self, data: bytes) -> None:

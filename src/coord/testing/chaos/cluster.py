@@ -61,7 +61,7 @@ class Cluster:
         heard: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self.directory = directory
-        self.links = Links()
+        self.links: Links = Links()
         self.members: dict[str, MemberProcess] = {}
         self.proxies: dict[str, ChaosProxy] = {}
         self._names = tuple(names) or tuple(f"m{number}" for number in range(1, size + 1))

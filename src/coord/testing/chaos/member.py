@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from coord.runtime import start_task
+from coord.runtime import finish, start_task
 from coord.testing.chaos.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ class MemberProcess:
     ) -> None:
         self.name = name
         self.directory = directory
-        self.data_dir = directory / "data"
-        self.log_path = directory / "log"
+        self.data_dir: Path = directory / "data"
+        self.log_path: Path = directory / "log"
         self.peer_url = peer_url
         self.client_url = client_url
         self.flags: tuple[str, ...] = ()
-        self.starts = 0
+        self.starts: int = 0
         self._listens = listens
-        self.env = dict(env)
+        self.env: dict[str, str] = dict(env)
         """What its next process finds in the environment besides ours."""
         self._heard = heard
         self._noted = noted
@@ -151,6 +151,10 @@ class MemberProcess:
             await self.ready()
 
     async def _spawn(self, command: Sequence[str]) -> None:
+        # A cancelled start of a process would leave one that nobody knows of.
+        await finish(self._begin(command), within=START_WITHIN_S)
+
+    async def _begin(self, command: Sequence[str]) -> None:
         heard = self._heard
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(

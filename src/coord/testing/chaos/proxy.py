@@ -64,14 +64,30 @@ class ChaosProxy:
         self._server: asyncio.Server | None = None
         self._connections: dict[_Connection, None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self.port = port
+        self.port: int = port
+        self.opened: int = 0
+        """How many connections it has ever made to the member."""
+        self.bytes_in: int = 0
+        """How many bytes callers have sent that have passed."""
         links.listen(self._rules_changed)
 
     async def __aenter__(self) -> Self:
         """Listen."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self.accept()
         return self
+
+    async def accept(self) -> None:
+        """Take connections, at the same port as before."""
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Listen no more; the connections that there are stay."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+            await asyncio.sleep(0)
 
     async def __aexit__(self, *_: object) -> None:
         """End every connection."""
@@ -126,6 +142,7 @@ class ChaosProxy:
             else _Connection(_NOBODY, writer, back_writer, CallerReader())
         )
         self._connections[connection] = None
+        self.opened += 1
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(connection, reader, back_writer, inwards=True))
@@ -155,6 +172,7 @@ class ChaosProxy:
                     size = self._links.rule(*way).chunk_bytes
                     piece, data = data[:size], data[size:]
                     await self._links.passage(*way, len(piece))
+                    self.bytes_in += len(piece) if inwards else 0
                     writer.write(piece)
                     await writer.drain()
         except Cut:

@@ -101,13 +101,13 @@ class Ledger:
 
     def __init__(self) -> None:
         self.state: dict[bytes, KeyValue] = {}
-        self.revision = 1
+        self.revision: int = 1
         self.leases: dict[int, bool] = {}
         """Granted ids; True if that is certain."""
-        self.acknowledged = 0
-        self.unknown_applied = 0
-        self.unknown_dropped = 0
-        self.highest_seen = 0
+        self.acknowledged: int = 0
+        self.unknown_applied: int = 0
+        self.unknown_dropped: int = 0
+        self.highest_seen: int = 0
         self._by_revision: dict[int, Write] = {}
         self._unknown: dict[Write, None] = {}
         # By what they did, hashed: the values themselves may be many and large.

@@ -75,8 +75,10 @@ class Reference:
 
     def __init__(self, timeline: Timeline) -> None:
         self.timeline = timeline
-        self.events = _log_events(timeline) if timeline.log else timeline.witnessed()
-        self.told = 1
+        self.events: dict[int, tuple[SeenEvent, ...]] = (
+            _log_events(timeline) if timeline.log else timeline.witnessed()
+        )
+        self.told: int = 1
         while self.told + 1 in self.events:
             self.told += 1
         self.writers: dict[int, Operation] = {}

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Self
 
 from coord.store.keys import prefix_range, to_bytes, to_key
 from coord.store.kv import SortBy, range_request
-from coord.store.txn import Compare, Op, TxnResult, txn_request
+from coord.store.operations import Op, txn_request
+from coord.store.txn import TxnResult
 from coord.store.values import DeleteResult, PutResult, RangeResult
 from coord.testing.recording.outcome import record_call
 from coord.testing.recording.tenure import RecordedElection, RecordedMutex
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from coord.client import Client
     from coord.session import Session
+    from coord.store.comparing import Compare
     from coord.store.values import KeyValue, LeaseGrant, LeaseInfo, WatchFilter
     from coord.testing.history import Recorder
 

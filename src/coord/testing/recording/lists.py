@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from coord.store import comparing as compare
+from coord.store import operations as op
 from coord.store.keys import to_bytes
-from coord.store.txn import compare, op
 from coord.testing.check.cycles import LIST_APPEND, Append, Read, encode_steps
 from coord.testing.recording.outcome import outcome_of
 

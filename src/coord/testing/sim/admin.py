@@ -61,9 +61,9 @@ class Admin(ClientNode):
     ) -> None:
         hosts = [server.name for server in servers]
         super().__init__(stage, HOST, hosts, (), journal, depth=depth, lease_ttl_s=1)
-        self.is_done = True
-        self.replaced = 0
-        self.resized = 0
+        self.is_done: bool = True
+        self.replaced: int = 0
+        self.resized: int = 0
         self.sizes: set[int] = set()
         """The numbers of members, learners included, that it has seen."""
         self._removed: set[int] = set()

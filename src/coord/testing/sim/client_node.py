@@ -60,7 +60,7 @@ class ClientNode(Machine):
         rate: float = 1.0,
     ) -> None:
         super().__init__(stage, name, rate=rate)
-        self.is_done = False
+        self.is_done: bool = False
         self._endpoints = list(endpoints)
         self._script = list(script)
         self._journal = journal

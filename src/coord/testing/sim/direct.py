@@ -35,9 +35,9 @@ class _Call:
     __slots__ = ("arrival", "done", "ended", "endpoint", "messages", "number", "wire")
 
     def __init__(self, number: int, wire: _Wire, endpoint: str) -> None:
-        self.number = number
-        self.wire = wire
-        self.endpoint = endpoint
+        self.number: int = number
+        self.wire: _Wire = wire
+        self.endpoint: str = endpoint
         self.messages: list[bytes] = []
         self.done: Callable[[bytes | RpcError], None] | None = None
         self.ended: RpcError | None = None
@@ -123,7 +123,7 @@ class DirectStream:
 
     def __init__(self, call: _Call) -> None:
         self._call = call
-        self.endpoint = call.endpoint
+        self.endpoint: str = call.endpoint
 
     def send(self, message: bytes) -> None:
         """See MessageStream."""
@@ -149,6 +149,9 @@ class DirectStream:
         """See MessageStream."""
         self._call.cancel()
 
+    def distrust(self) -> None:
+        """See MessageStream."""
+
 
 class _Started:
     """A unary call that may still wait for its connection."""
@@ -170,12 +173,17 @@ class DirectTransport:
         self._wire: _Wire | None = None
         self._connecting: asyncio.Lock = asyncio.Lock()
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self.closed = False
+        self.closed: bool = False
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """See Transport."""
         return tuple(str(address) for address in self._addresses)
+
+    @property
+    def current(self) -> TcpAddress:
+        """See Transport."""
+        return self._addresses[self._place]
 
     @property
     def endpoint(self) -> str:
@@ -279,9 +287,9 @@ class DirectTransport:
         wire.send(Kind.OPEN, call.number, pack_head(path, 0.0, metadata))
         return DirectStream(call)
 
-    def suspect(self) -> None:
+    def suspect(self, endpoint: str | None = None) -> None:
         """See Transport."""
-        if len(self._addresses) > 1:
+        if len(self._addresses) > 1 and endpoint in (None, self.endpoint):
             self._leave()
 
     async def close(self) -> None:

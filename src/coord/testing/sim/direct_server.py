@@ -33,9 +33,9 @@ class DirectServer:
         self, registry: Registry, env: Env, *, on_error: Callable[[str, BaseException], None]
     ) -> None:
         self.registry = registry
-        self.clock = env.clock.mono
+        self.clock: Callable[[], float] = env.clock.mono
         self.on_error = on_error
-        self.supervisor = Supervisor(on_error)
+        self.supervisor: Supervisor = Supervisor(on_error)
         self.connections: dict[_Connection, None] = {}
         self._net = env.net
 

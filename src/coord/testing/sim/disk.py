@@ -44,16 +44,16 @@ class SimDisk:
         self, scheduler: Scheduler, seed: int, name: str, *, options: DiskOptions | None = None
     ) -> None:
         self.name = name
-        self.options = options if options is not None else DiskOptions()
-        self.platter = MemoryDisk()
-        self.slow_s = 0.0
+        self.options: DiskOptions = options if options is not None else DiskOptions()
+        self.platter: MemoryDisk = MemoryDisk()
+        self.slow_s: float = 0.0
         """The least that each sync takes at present."""
         self.on_death: Callable[[], object] | None = None
         """Called when the machine dies at an operation; does not return normally."""
         self.spent: float | None = None
         """While the offload thread is simulated: the seconds that it has spent."""
-        self.failed_syncs = 0
-        self.was_full = False
+        self.failed_syncs: int = 0
+        self.was_full: bool = False
         """Whether the room was ever made too small."""
         self._scheduler = scheduler
         self._chance = Chance(seed, "disk", name)

@@ -82,7 +82,7 @@ class NodeOffload:
         self._disk = disk
         self._chance = Chance(seed, "offload", loop.name)
         self._wake_s = wake_s
-        self.free_at = 0.0
+        self.free_at: float = 0.0
         """When the thread has done what it was given, in virtual time."""
 
     async def run(self, fn: Callable[..., T], *args: object) -> T:

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from coord.testing.sim.mail import Mail
     from coord.testing.sim.nodeloop import NodeLoop
     from coord.testing.sim.server_node import ServerNode
-    from coord_server.apply import Applied
+    from coord_server.apply import Applied, Applier
+    from coord_server.lease.lessor import Lessor
     from coord_server.members import AppliedChange
     from coord_server.mvcc.prepared import Prepared
+    from coord_server.mvcc.store import Store
     from coord_server.peer.mesh import Mesh
     from coord_server.peer.snapshot_source import Snapshot
     from coord_server.raft import Entry, HardState, InstallSnapshot, Message
+    from coord_server.raft.core import RaftCore
     from coord_server.read_queue import ReadQueue
     from coord_server.state import State
+    from coord_server.storage.wal import Wal
 
 Position: TypeAlias = tuple[int, int]
 """(index, term) of what a snapshot covers."""
@@ -39,17 +43,17 @@ class Member:
     )  # fmt: skip
 
     def __init__(self, node: ServerNode, state: State) -> None:
-        self.node = node
-        self.name = node.name
-        self.state = state
-        self.core = state.core
+        self.node: ServerNode = node
+        self.name: str = node.name
+        self.state: State = state
+        self.core: RaftCore = state.core
         self.id: int = state.core.node_id
-        self.applier = state.applier
-        self.store = state.applier.store
-        self.lessor = state.applier.lessor
-        self.wal = state.wal
+        self.applier: Applier = state.applier
+        self.store: Store = state.applier.store
+        self.lessor: Lessor = state.applier.lessor
+        self.wal: Wal = state.wal
         self.seen: tuple[object, ...] = ()
-        self.is_tapped = False
+        self.is_tapped: bool = False
 
 
 class Rule(Protocol):
@@ -162,8 +166,8 @@ class Observer:
 
         A change of membership is there without its data.
         """
-        self.evaluated = 0
-        self.leader_changes = 0
+        self.evaluated: int = 0
+        self.leader_changes: int = 0
         self.mail = mail
         self._stage = stage
         self._members: dict[str, Member] = {}

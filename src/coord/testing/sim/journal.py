@@ -23,14 +23,14 @@ class Journal:
     """Records calls with virtual time."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self.recorder = Recorder()
+        self.recorder: Recorder = Recorder()
         self.answers: dict[int, bytes] = {}
         """The response message of each call that was answered."""
-        self.acked_revision = 0
+        self.acked_revision: int = 0
         self.compacted = 0
         """The highest revision of which somebody was told that older ones are gone."""
         self.counts: dict[Status, int] = {"ok": 0, "fail": 0, "info": 0}
-        self.overlapped = 0
+        self.overlapped: int = 0
         """Calls that began while another was open."""
         self.on_renewed: tuple[Callable[[int, float], None], ...] = ()
         """Hears of every answered renewal: the lease, and when it was sent."""

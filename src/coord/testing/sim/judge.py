@@ -80,12 +80,14 @@ class Replay:
     """The committed log, done again: the model, and what each operation of the log was answered."""
 
     def __init__(self, log: Mapping[int, tuple[int, bytes]]) -> None:
-        self.model = Model()
+        self.model: Model = Model()
         self.outcomes: dict[tuple[int, bytes], list[Message | str]] = {}
         """By kind and payload, in the order of the log: the answer, or the symbol of the refusal."""
         # The founding is the state at its index, and no entry.
         first = FOUNDED_INDEX + 1
-        self.holes = [index for index in range(first, max(log, default=0)) if index not in log]
+        self.holes: list[int] = [
+            index for index in range(first, max(log, default=0)) if index not in log
+        ]
         for index in sorted(log):
             term, data = log[index]
             for kind, payload in decode_batch(data):

@@ -48,8 +48,8 @@ class Link:
     __slots__ = ("_blocks", "_busy_until", "_chance", "_scheduler", "_stalled", "name", "options")
 
     def __init__(self, scheduler: Scheduler, seed: int, name: str, options: LinkOptions) -> None:
-        self.name = name
-        self.options = options
+        self.name: str = name
+        self.options: LinkOptions = options
         self._scheduler = scheduler
         self._chance = Chance(seed, "link", name)
         self._blocks = 0
@@ -136,7 +136,7 @@ class Lane:
         self._arrive = arrive
         self._last_at = 0.0
         self._waiting: list[tuple[Any, int]] = []
-        self.is_lost = False
+        self.is_lost: bool = False
         """Silently dead: nothing arrives any more, and nobody is told."""
 
     @property

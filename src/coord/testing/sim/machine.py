@@ -57,12 +57,12 @@ class Machine:
         self.stage = stage
         self.name = name
         self.rate = rate
-        self.wall_offset = 0.0
-        self.epoch = 0
+        self.wall_offset: float = 0.0
+        self.epoch: int = 0
         self.loop: NodeLoop | None = None
         self.net: HostNet | None = None
         self.clock: NodeClock | None = None
-        self.slowness = 1.0
+        self.slowness: float = 1.0
         # Monotonic clocks begin anywhere, and again after a power failure.
         self._offset = Chance(stage.seed, "boot", name).uniform(0.0, _BOOT_OFFSET_S)
 

@@ -50,7 +50,7 @@ class Mover(ClientNode):
         hangs: bool,
     ) -> None:
         super().__init__(stage, HOST, hosts, (), journal, depth=depth, lease_ttl_s=1)
-        self.is_on = every_s > 0
+        self.is_on: bool = every_s > 0
         """Until it is told to stop."""
         self._observer = observer
         self._every_s = every_s

@@ -63,18 +63,18 @@ class NodeLoop(asyncio.BaseEventLoop):
         self.name = name
         self.offset = offset
         self.rate = rate
-        self.now = 0.0
+        self.now: float = 0.0
         """Virtual time as of the last burst or jump; the scheduler sets it."""
-        self.cost = 0.0
+        self.cost: float = 0.0
         """Virtual seconds that the running burst has taken so far."""
-        self.slowness = 1.0
+        self.slowness: float = 1.0
         """How many times longer than usual each handle takes."""
-        self.free_at = 0.0
+        self.free_at: float = 0.0
         """When the node has done what it was charged for."""
         self.known_at: float | None = None
         """What :meth:`runnable_at` would return; None if that must be found out."""
         self._stopped_until = 0.0
-        self.is_dead = False
+        self.is_dead: bool = False
         self._on_problem = on_problem
         # What kept a dead node's unfinished work alive; see the module's text.
         self._graveyard: list[asyncio.Task[Any]] = []

@@ -46,9 +46,9 @@ class Limits:
         max_idle_steps: int = 200_000,
         max_cpu_s: float = 120.0,
     ) -> None:
-        self.max_steps = max_steps
-        self.max_idle_steps = max_idle_steps
-        self.max_cpu_s = max_cpu_s
+        self.max_steps: int = max_steps
+        self.max_idle_steps: int = max_idle_steps
+        self.max_cpu_s: float = max_cpu_s
 
 
 class Scheduler:
@@ -57,9 +57,9 @@ class Scheduler:
     def __init__(
         self, seed: int, *, limits: Limits | None = None, trace: Trace | None = None
     ) -> None:
-        self.now = 0.0
-        self.steps = 0
-        self.trace = trace if trace is not None else Trace()
+        self.now: float = 0.0
+        self.steps: int = 0
+        self.trace: Trace = trace if trace is not None else Trace()
         self.on_step: Callable[[NodeLoop], None] | None = None
         self._limits = limits if limits is not None else Limits()
         self._chance = Chance(seed, "scheduler")

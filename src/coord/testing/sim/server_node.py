@@ -62,20 +62,20 @@ class ServerNode(Machine):
     ) -> None:
         super().__init__(stage, name, rate=rate)
         self.config = config
-        self.options = options if options is not None else MemberOptions()
-        self.disk = SimDisk(stage.scheduler, stage.seed, name, options=disk)
+        self.options: MemberOptions = options if options is not None else MemberOptions()
+        self.disk: SimDisk = SimDisk(stage.scheduler, stage.seed, name, options=disk)
         self.server: Server | None = None
         self.direct: DirectServer | None = None
-        self.is_serving = False
-        self.is_refusing = False
+        self.is_serving: bool = False
+        self.is_refusing: bool = False
         """It found its data damaged and will not start again."""
         self.may_refuse = False
         """Its disk was damaged on purpose."""
-        self.crashes = 0
+        self.crashes: int = 0
         self.stays_dead = False
         self.is_leaving = False
         """It is being removed from the cluster."""
-        self.is_retired = False
+        self.is_retired: bool = False
         """It was removed, and no successor is there yet; or it was not added yet."""
         self._observer = observer
         self._restarts = Chance(stage.seed, "restart", name)

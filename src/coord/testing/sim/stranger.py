@@ -55,7 +55,7 @@ class Stranger(Machine):
 
     def __init__(self, stage: Stage, observer: Observer) -> None:
         super().__init__(stage, HOST)
-        self.calls = 0
+        self.calls: int = 0
         """How often it has spoken to a member that was there."""
         self._observer = observer
         self._chance = Chance(stage.seed, "stranger")

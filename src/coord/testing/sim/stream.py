@@ -57,7 +57,7 @@ class SimTransport(asyncio.Transport):
         self._wrote_eof = False
         self._eof_sent = False
         self._got_eof = False
-        self.is_lost = False
+        self.is_lost: bool = False
         """The protocol was told, or the process is gone: this end takes nothing any more."""
 
     def begin(self, protocol: asyncio.BaseProtocol) -> None:

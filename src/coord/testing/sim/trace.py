@@ -24,8 +24,8 @@ class Trace:
     __slots__ = ("_kinds", "_lines", "describe", "events", "value")
 
     def __init__(self, *, keep_lines: bool = False) -> None:
-        self.value = 0
-        self.events = 0
+        self.value: int = 0
+        self.events: int = 0
         self._kinds: dict[str, int] = {}
         self._lines: list[str] | None = [] if keep_lines else None
         self.describe: Callable[[str], str] = _nothing

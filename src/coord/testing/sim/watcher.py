@@ -49,7 +49,7 @@ class Watcher(ClientNode):
         able: Callable[[], list[str]],
     ) -> None:
         super().__init__(stage, name, endpoints, (), journal, depth=depth, lease_ttl_s=1)
-        self.reached = 0
+        self.reached: int = 0
         """Everything up to this revision has come, or would have."""
         self._able = able
         self._log = journal.recorder

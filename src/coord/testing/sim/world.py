@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coord.testing.sim.invariants import Rule
+    from coord.testing.sim.options import Options
     from coord.testing.sim.plan import Plan
     from coord.testing.sim.trace import Trace
 
@@ -47,24 +48,25 @@ class World:
     def __init__(
         self, plan: Plan, *, limits: Limits | None = None, trace: Trace | None = None
     ) -> None:
-        options = self.options = plan.options
+        options = plan.options
+        self.options: Options = options
         self.plan = plan
         seed = options.seed
-        self.scheduler = Scheduler(seed, limits=limits, trace=trace)
-        self.calm = LinkOptions()
-        self.net = SimNet(self.scheduler, seed, options=self.calm)
-        self.stage = Stage(self.scheduler, self.net, seed)
-        self.journal = Journal(self.scheduler)
+        self.scheduler: Scheduler = Scheduler(seed, limits=limits, trace=trace)
+        self.calm: LinkOptions = LinkOptions()
+        self.net: SimNet = SimNet(self.scheduler, seed, options=self.calm)
+        self.stage: Stage = Stage(self.scheduler, self.net, seed)
+        self.journal: Journal = Journal(self.scheduler)
         senders = Senders(self.stage.report)
-        self.mail = Mail(seed, options.shuffled, senders)
-        self.observer = Observer(self.stage, self.mail)
+        self.mail: Mail = Mail(seed, options.shuffled, senders)
+        self.observer: Observer = Observer(self.stage, self.mail)
         self.observer.rules += [*self._rules(), senders]
-        self.member_names = member_names(options)
-        self.client_names = client_names(options)
+        self.member_names: tuple[str, ...] = member_names(options)
+        self.client_names: tuple[str, ...] = client_names(options)
         self._founders = founder_names(options)
-        self.servers = [self._member(name) for name in self.member_names]
-        self.clients = [self._client(name) for name in self.client_names]
-        self.watchers = [
+        self.servers: list[ServerNode] = [self._member(name) for name in self.member_names]
+        self.clients: list[ClientNode] = [self._client(name) for name in self.client_names]
+        self.watchers: list[Watcher] = [
             Watcher(
                 self.stage,
                 f"10.0.4.{number + 1}",
@@ -75,7 +77,7 @@ class World:
             )
             for number in range(options.watchers)
         ]
-        self.admin = Admin(
+        self.admin: Admin = Admin(
             self.stage,
             self.servers,
             self.observer,
@@ -83,8 +85,8 @@ class World:
             depth=options.depth,
             cut=self._cut,
         )
-        self.stranger = Stranger(self.stage, self.observer)
-        self.tinkerers = [
+        self.stranger: Stranger = Stranger(self.stage, self.observer)
+        self.tinkerers: list[Tinkerer] = [
             Tinkerer(
                 self.stage,
                 f"10.0.6.{number + 1}",
@@ -95,7 +97,7 @@ class World:
             )
             for number in range(options.tinkerers)
         ]
-        self.mover = Mover(
+        self.mover: Mover = Mover(
             self.stage,
             self.member_names,
             self.observer,
@@ -105,7 +107,7 @@ class World:
             hangs="disk" in options.faults,
         )
         self._machines = {machine.name: machine for machine in (*self.servers, *self.programs())}
-        self.is_healed = False
+        self.is_healed: bool = False
         self._undo: dict[int, Callable[[], None]] = {}
         self._next_undo = 0
         self.scheduler.on_step = self.observer.step

@@ -59,7 +59,7 @@ class Room:
         self._replica = replica
         self._log = log
         self._refused: list[tuple[Responder | None, int]] = []
-        self.left = _UNLIMITED
+        self.left: int = _UNLIMITED
         self.look()
 
     def look(self) -> None:

@@ -69,7 +69,7 @@ class Lessor:
 
     def __init__(self, min_ttl: int = 2) -> None:
         self.min_ttl = min_ttl
-        self.primary = False
+        self.primary: bool = False
         self._leases: dict[int, Lease] = {}
         # (deadline when filed, serial, lease). The serial keeps leases from being compared.
         self._heap: list[tuple[float, int, Lease]] = []

@@ -82,15 +82,15 @@ class Sink:
     )  # fmt: skip
 
     def __init__(self, deliver: Callable[[list[bytes]], bool]) -> None:
-        self.deliver = deliver
-        self.blocked = False
+        self.deliver: Callable[[list[bytes]], bool] = deliver
+        self.blocked: bool = False
         self.outbox: list[bytes] = []
-        self.outbox_bytes = 0
+        self.outbox_bytes: int = 0
         # Watchers with a backlog, the longest waiting first, and unsynced ones that wait for room.
         self.held: dict[Watcher, None] = {}
-        self.backlog_bytes = 0
+        self.backlog_bytes: int = 0
         self.parked: list[Watcher] = []
-        self.watcher_count = 0
+        self.watcher_count: int = 0
 
 
 class Watcher:
@@ -115,26 +115,26 @@ class Watcher:
 
         ``fragment_bytes``: responses of this size and more are split; 0 means never.
         """
-        self.sink = sink
-        self.key = key
-        self.end = end
-        self.variant = variant
-        self.fragment_bytes = fragment_bytes
-        self.id_field = b"\x10" + varint(watch_id) if watch_id else b""
+        self.sink: Sink = sink
+        self.key: bytes = key
+        self.end: bytes = end
+        self.variant: int = variant
+        self.fragment_bytes: int = fragment_bytes
+        self.id_field: bytes = b"\x10" + varint(watch_id) if watch_id else b""
         # Watchers of one group with equal ``share`` get equal bytes.
-        self.share = (variant, watch_id, fragment_bytes)
-        self.state = REMOVED
+        self.share: tuple[int, int, int] = (variant, watch_id, fragment_bytes)
+        self.state: str = REMOVED
         # What was asked for: before it comes there is nothing to promise.
-        self.start = 0
-        self.next_revision = 0
+        self.start: int = 0
+        self.next_revision: int = 0
         self.group: Group | None = None
         # (revision, header, events) of each revision that could not leave yet.
         self.backlog: list[Frame] = []
         # Its part of what its sink's backlogs cost, and what it holds together with others.
-        self.charge = 0
+        self.charge: int = 0
         self.dues: list[Due] = []
         # Set when a response with events leaves; whoever sends progress clears it.
-        self.served = False
+        self.served: bool = False
 
     @property
     def caught_up(self) -> bool:
@@ -165,7 +165,7 @@ class WatchHub:
         self._serial = 0
         self._backlog_bytes = 0
         self._sink_count = 0
-        self.watcher_count = 0
+        self.watcher_count: int = 0
 
     @property
     def backlog_bytes(self) -> int:

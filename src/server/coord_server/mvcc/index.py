@@ -69,12 +69,12 @@ class History:
     __slots__ = ("create", "field", "key", "lease", "mod", "older", "sub", "version")
 
     def __init__(self, key: bytes, mod: int, sub: int) -> None:
-        self.key = key
-        self.create = mod
-        self.mod = mod
-        self.sub = sub
-        self.version = 1
-        self.lease = 0
+        self.key: bytes = key
+        self.create: int = mod
+        self.mod: int = mod
+        self.sub: int = sub
+        self.version: int = 1
+        self.lease: int = 0
         self.field: bytes | None = None
         self.older: array[int] | None = None
 

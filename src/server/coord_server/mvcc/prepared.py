@@ -58,10 +58,10 @@ class Transaction:
     __slots__ = ("compares", "failure", "oversized", "success")
 
     def __init__(self, compares: list[Compare], success: Branch, failure: Branch) -> None:
-        self.compares = compares
-        self.success = success
-        self.failure = failure
-        self.oversized = False
+        self.compares: list[Compare] = compares
+        self.success: Branch = success
+        self.failure: Branch = failure
+        self.oversized: bool = False
 
 
 Operation: TypeAlias = (
@@ -83,10 +83,10 @@ class Branch:
     __slots__ = ("changes", "is_sure", "nests", "steps")
 
     def __init__(self, steps: list[Step]) -> None:
-        self.steps = steps
-        self.changes = 0
-        self.nests = False
-        self.is_sure = True
+        self.steps: list[Step] = steps
+        self.changes: int = 0
+        self.nests: bool = False
+        self.is_sure: bool = True
 
 
 _NOTHING: Final = Branch([])

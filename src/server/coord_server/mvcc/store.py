@@ -76,7 +76,7 @@ class Store:
         self._attachments = attachments
         self._backend = backend
         self._limits = StoreLimits() if limits is None else limits
-        self.examined = 0
+        self.examined: int = 0
         """How many changes all readings of history have looked at."""
         self.on_compact: Callable[[], None] = _nothing
         """Called when a sweep is to begin, inside the request that asks for it."""
@@ -95,11 +95,11 @@ class Store:
         scheduled = _load_number(backend, SCHEDULED_COMPACT_KEY, NEVER_COMPACTED)
         finished = _load_number(backend, COMPACT_KEY, NEVER_COMPACTED)
         newest = load_histories(backend, self._index, self._records, self._attachments)
-        self.compact_revision = max(scheduled, finished)
+        self.compact_revision: int = max(scheduled, finished)
         """Reads below this are refused; -1 before the first compaction."""
         # Records say it too, but only as long as every rule of the sweep is right; a revision that
         # went back would break every watcher and every fence.
-        self.revision = max(
+        self.revision: int = max(
             FIRST_REVISION, newest, _load_number(backend, REVISION_KEY, 0), self.compact_revision
         )
         """The revision of the last request that changed something."""

@@ -49,8 +49,8 @@ class Group:
     __slots__ = ("cohorts", "end", "key", "listeners", "pending")
 
     def __init__(self, key: bytes, end: bytes) -> None:
-        self.key = key
-        self.end = end
+        self.key: bytes = key
+        self.end: bytes = end
         # By ``share``: those who get equal bytes.
         self.cohorts: dict[tuple[int, int, int], dict[Watcher, None]] = {}
         self.listeners: list[Callable[[list[Event]], None]] = []

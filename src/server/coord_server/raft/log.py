@@ -30,8 +30,8 @@ class RaftLog:
         base_term: Term = _NO_TERM,
         entries: Iterable[Entry] = (),
     ) -> None:
-        self.base_index = base_index
-        self.base_term = base_term
+        self.base_index: Index = base_index
+        self.base_term: Term = base_term
         self._entries: list[Entry] = []
         for entry in entries:
             self.append(entry)

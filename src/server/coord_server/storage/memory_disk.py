@@ -57,8 +57,8 @@ class _Content:
     __slots__ = ("current", "durable")
 
     def __init__(self, durable: bytearray, *, record: bool) -> None:
-        self.durable = durable
-        self.current = bytearray(durable) if record else durable
+        self.durable: bytearray = durable
+        self.current: bytearray = bytearray(durable) if record else durable
 
 
 @dataclass(slots=True)

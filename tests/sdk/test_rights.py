@@ -1,0 +1,117 @@
+"""Users who may not write below ``_coord/``, where the create fences are (recipes C17)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+import coord
+from coord import Access
+from tests.sdk.auth_stores import PASSWORD, etcd_with_users, root
+from tests.support.faulty import Fault, make_faulty
+from tests.support.servers import ServerProcess
+
+USER = "narrow"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with etcd_with_users(tmp_path_factory.mktemp("etcd-rights")) as server:
+        yield server
+
+
+@pytest.fixture
+async def narrow(store: ServerProcess) -> AsyncIterator[coord.Client]:
+    """A user with rights on ``app/`` alone."""
+    async with root(store.endpoint) as admin:
+        auth = admin.auth
+        if USER not in await auth.user_list():
+            await auth.role_add(USER)
+            await auth.role_grant_permission(USER, "app/", Access.READWRITE, prefix=True)
+            await auth.user_add(USER, PASSWORD)
+            await auth.user_grant_role(USER, USER)
+    async with coord.connect(
+        store.endpoint, user=USER, password=PASSWORD, runtime="inline"
+    ) as client:
+        yield client
+
+
+@contextmanager
+def warnings_of_the_loop() -> Generator[list[str]]:
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    heard: list[str] = []
+    loop.set_exception_handler(lambda _, context: heard.append(context["message"]))
+    try:
+        yield heard
+    finally:
+        loop.set_exception_handler(before)
+
+
+async def test_a_user_without_rights_on_the_fence_locks_all_the_same(
+    narrow: coord.Client,
+) -> None:
+    with warnings_of_the_loop() as heard:
+        with pytest.raises(coord.PermissionDenied):
+            await narrow.mutex("elsewhere/m").acquire(timeout=10)
+        # What is denied for its name says nothing about the fence.
+        assert narrow._home.may_fence
+        assert heard == []
+        async with narrow.mutex("app/m").hold(timeout=10) as first:
+            assert await narrow.mutex("app/other").try_acquire() is not None
+        async with narrow.mutex("app/m").hold(timeout=10) as second:
+            assert second.token > first.token
+        async with narrow.election("app/e").lead("me", timeout=10) as term:
+            assert (await narrow.election("app/e").leader()).token == term.token
+        with pytest.raises(coord.PermissionDenied):
+            await narrow.mutex("elsewhere/m").acquire(timeout=10)
+    assert len(heard) == 1
+    assert "readwrite on the prefix '_coord/'" in heard[0]
+
+
+@pytest.mark.parametrize("kind", ["mutex", "election"])
+async def test_a_late_copy_is_taken_back(kind: str) -> None:
+    async with coord.connect("memory:", runtime="inline") as client:
+        client._home.may_fence = False
+        faulty = make_faulty(client, [Fault.LATE])
+        async with client.session(ttl=2) as one, client.session(ttl=30) as two:
+
+            async def attempt(session: coord.Session) -> coord.Grant:
+                if kind == "mutex":
+                    return await client.mutex("a", session=session).acquire()
+                return await client.election("a", session=session).campaign("x")
+
+            task = asyncio.ensure_future(attempt(one))
+            await asyncio.sleep(0.01)  # it has noticed the loss, and pauses before it tries again
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await client.count("a/") == 0
+            async with client.watch("a/", prefix=True) as changes:
+                assert await faulty.deliver_late() == 1
+                landed, gone = await anext(changes), await anext(changes)
+            assert (landed.type, gone.type) == (coord.EventType.PUT, coord.EventType.DELETE)
+            assert landed.key == gone.key
+            # Its session lives: it was taken back, and did not go with the lease.
+            assert one.valid_for() > 0
+            held = await asyncio.wait_for(attempt(two), 10)
+            await held.release()
+
+
+async def test_the_next_attempt_is_not_mistaken_for_a_late_copy() -> None:
+    async with coord.connect("memory:", runtime="inline") as client:
+        client._home.may_fence = False
+        make_faulty(client, [Fault.LOSE_REQUEST])
+        async with client.session(ttl=1) as session:
+            mutex = client.mutex("a", session=session)
+            task = asyncio.ensure_future(mutex.acquire())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            async with mutex.hold(timeout=10) as grant:
+                await asyncio.wait([asyncio.ensure_future(grant.lost.wait())], timeout=1.5)
+                grant.check()
