@@ -103,7 +103,8 @@ async def test_the_view_equals_the_log_at_every_revision(
         watch = client.watch("w/", prefix=True, start_revision=begin + 1, resync=True)
         async with watch, client.cache(prefix="w/") as view:
             watched: Held = {}
-            watcher = asyncio.ensure_future(apply(watch, watched))
+            moments: list[tuple[int, Held]] = []
+            watcher = asyncio.ensure_future(apply(watch, watched, moments))
             followed = content(view.snapshot())
             changes = view.changes()
             reader = asyncio.ensure_future(follow(changes, followed))
@@ -136,6 +137,7 @@ async def test_the_view_equals_the_log_at_every_revision(
         writer._closed = True  # the core is the other's
     assert breaking.broken > 0
     assert not breaking.is_due
+    assert [r for r, held in moments if historian.states[r] != held] == []
     last = 0
     for _, snapshot in published:
         if snapshot.revision == 0:
@@ -154,7 +156,7 @@ async def compact(client: coord.Client, revision: int) -> None:
         return
 
 
-async def apply(watch: coord.Watch, watched: Held) -> None:
+async def apply(watch: coord.Watch, watched: Held, moments: list[tuple[int, Held]]) -> None:
     """Apply what a watch tells, whether history or difference."""
     revision = 0
     async for batch in watch.batches():
@@ -166,6 +168,7 @@ async def apply(watch: coord.Watch, watched: Held) -> None:
             else:
                 kv = event.kv
                 watched[kv.key] = (kv.value, kv.create_revision, kv.mod_revision)
+        moments.append((batch.revision, dict(watched)))
 
 
 async def follow(changes: Any, followed: Held) -> None:  # noqa: ANN401
