@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 # An event that is on its way arrives within this time, and saves a question.
 _GRACE_S = 0.03
+_ADVICE = "filling it takes seconds and all of it is in memory; watch a narrower prefix"
 # A server that has a watch which is behind does not answer: ask again (etcd's own cache does so as often).
 _PROGRESS_S = 0.1
 # Releases from which an answer about progress stays behind the events before it (spec core 3.11).
@@ -266,6 +267,7 @@ class Mirror:
             self.ledger.wake()
             if not self._seats:
                 raise over[-1].error or CacheOverflow(str(self), limit=0, unit="keys")
+        self._core.key_counts.note(f"the cache of {self}", keys, _ADVICE)
 
 
 def _revision(event: WatchEvent) -> int:
