@@ -13,6 +13,7 @@ import pytest
 import coord
 from coord import op
 from coord.cache import ledger as ledger_module
+from coord.cache import mirror
 from coord.cache.ledger import Ledger
 from coord.core import Carrier
 from coord.rpc.status import StatusCode
@@ -351,6 +352,50 @@ async def test_pages_are_as_large_as_their_pairs_allow() -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_where_nobody_tells_of_progress_the_view_asks(
+    monkeypatch: pytest.MonkeyPatch, *, ordered: bool
+) -> None:
+    monkeypatch.setattr(mirror, "_QUIET_S", 0.02)
+
+    def judged(version: str) -> bool:
+        assert version
+        return ordered
+
+    monkeypatch.setattr(mirror, "is_ordered", judged)
+    # The server tells idle watches every 10 minutes.
+    async with (
+        coord.connect("memory:", runtime="inline") as client,
+        client.cache(prefix="w/", timeout=20) as view,
+    ):
+        kv = client._core.kv
+        read, asked = kv.range, list[rpc_pb2.RangeRequest]()
+
+        async def noted(
+            request: rpc_pb2.RangeRequest, *, timeout: float | None = None
+        ) -> coord.RangeResult:
+            asked.append(request)
+            return await read(request, timeout=timeout)
+
+        monkeypatch.setattr(kv, "range", noted)
+        for _ in range(2):
+            done = await client.put("elsewhere", "")
+            async with asyncio.timeout(20):
+                while view.as_of < done.revision:
+                    await asyncio.sleep(0.01)
+            assert view.revision < done.revision
+            assert view.stale_for == 0
+        # The store stands still: the header alone is looked at.
+        asked.clear()
+        async with asyncio.timeout(20):
+            while len(asked) < 3:
+                await asyncio.sleep(0.01)
+        assert not any(request.min_mod_revision for request in asked)
+    count = len(asked)
+    await asyncio.sleep(0.1)
+    assert len(asked) == count
+
+
 async def test_the_loss_of_a_leader(tmp_path: Path) -> None:
     async with (
         Cluster(tmp_path) as cluster,

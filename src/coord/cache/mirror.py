@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 # An event that is on its way arrives within this time, and saves a question.
 _GRACE_S = 0.03
+# etcd tells watches that are idle every 10 minutes how far the store is. Who has heard nothing for longer asks.
+_QUIET_S = 660.0
+_ASK_WITHIN_S = 60.0
 _ADVICE = "filling it takes seconds and all of it is in memory; watch a narrower prefix"
 # A server that has a watch which is behind does not answer: ask again (etcd's own cache does so as often).
 _PROGRESS_S = 0.1
@@ -80,6 +83,7 @@ class Mirror:
         self._feed: WatchFeed | None = None
         self._fresh_at = self._clock.mono()
         self._task: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     @override
     def __str__(self) -> str:
@@ -94,6 +98,9 @@ class Mirror:
         if self._task is None:
             try:
                 self._task = self._core.supervisor.spawn(self._run(), name=f"cache of {self}")
+                self._asking = self._core.supervisor.spawn(
+                    self._keep_asking(), name=f"progress of the cache of {self}"
+                )
             except RuntimeError:
                 raise ClientClosed from None
 
@@ -102,8 +109,9 @@ class Mirror:
         self._seats.pop(seat, None)
         if not self._seats:
             self._mirrors.forget(self)
-            if self._task is not None:
-                self._task.cancel()
+            for task in (self._task, self._asking):
+                if task is not None:
+                    task.cancel()
 
     def stale_for(self) -> float:
         """Return for how many seconds nobody has told us of changes; 0 while the store watches. From any thread."""
@@ -171,7 +179,27 @@ class Mirror:
             self._end(CoordError(f"the cache of {self} has failed: {error!r}"))
             raise
 
+    async def _keep_asking(self) -> None:
+        """Move ``as_of`` on where nobody tells of progress, such as behind a proxy that keeps it to itself."""
+        rand = self._core.env.rand
+        while True:
+            told = self.ledger.current.as_of
+            await asyncio.sleep(rand.uniform(_QUIET_S, _QUIET_S * 1.1))
+            if self.ledger.is_ready and self.ledger.current.as_of == told:
+                with contextlib.suppress(CoordError, TimeoutError):
+                    async with asyncio.timeout(_ASK_WITHIN_S):
+                        await self._ask()
+
+    async def _ask(self) -> None:
+        request = range_request(self.start, b"", keys_only=True)
+        now = (await self._core.kv.range(request)).revision
+        # In a store that stands still there is nothing to find out.
+        if now > self.ledger.current.as_of:
+            await self.reach(now)
+
     def _end(self, error: CoordError) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
         self._drop_feed()
         self._mirrors.forget(self)
         self.ledger.fail(error)
