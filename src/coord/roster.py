@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coord.errors import CoordTimeout
 from coord.store.keys import prefix_range
-from coord.store.reading import pages
+from coord.store.paging import Pages
 
 if TYPE_CHECKING:
     from coord.core import Core
@@ -22,12 +22,11 @@ async def roster(core: Core, name: bytes, *, timeout: float | None) -> tuple[Key
     Warns once of a line that is very long. Raises :class:`CoordTimeout` after ``timeout`` seconds, and what a read
     raises, :class:`Compacted` when history went faster than the pages.
     """
-    start, end = prefix_range(name + b"/")
     found: list[KeyValue] = []
     scope = asyncio.timeout(timeout)
     try:
         async with scope:
-            async for page in pages(core.kv, start, end):
+            async for page in Pages(core.kv, prefix_range(name + b"/")):
                 found += page.items
     except TimeoutError:
         if not scope.expired():

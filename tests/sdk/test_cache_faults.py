@@ -17,7 +17,7 @@ from coord.cache import mirror
 from coord.cache.ledger import Ledger
 from coord.core import Carrier
 from coord.rpc.status import StatusCode
-from coord.store.reading import pages
+from coord.store.paging import Pages
 from coord.store.values import KeyValue
 from coord.testing.chaos import Cluster
 from coord.wire import rpc_pb2
@@ -316,7 +316,9 @@ class Narrow:
         self._fits = fits
         self.limits: list[int] = []
 
-    async def range(self, request: rpc_pb2.RangeRequest) -> coord.RangeResult:
+    async def range(
+        self, request: rpc_pb2.RangeRequest, *, timeout: float | None = None
+    ) -> coord.RangeResult:
         self.limits.append(request.limit)
         found = [kv for kv in self._items if kv.key >= request.key]
         page = found[: request.limit]
@@ -326,9 +328,10 @@ class Narrow:
         return coord.RangeResult(items=tuple(page), count=len(found), more=more, revision=7)
 
 
-async def read_all(store: Narrow) -> list[int]:
+async def read_all(store: Narrow, page_size: int | None = None) -> list[int]:
     kv: Any = store
-    return [len(i.value) async for page in pages(kv, b"0", b"9") for i in page.items]
+    pages = Pages(kv, (b"0", b"9"), page_size=page_size)
+    return [len(i.value) async for page in pages for i in page.items]
 
 
 async def test_pages_that_do_not_fit_a_message() -> None:
@@ -340,6 +343,15 @@ async def test_pages_that_do_not_fit_a_message() -> None:
     with pytest.raises(coord.RequestRefused, match="larger than the limit"):
         await read_all(hopeless)
     assert hopeless.limits[-1] == 1
+
+
+async def test_pages_of_a_given_size_shrink_where_they_do_not_fit() -> None:
+    sizes = [1] * 30 + [1000] * 10 + [1] * 25
+    store = Narrow(sizes, 3000)
+    assert await read_all(store, page_size=10) == sizes
+    assert store.limits[:3] == [10, 10, 10]
+    assert 2 in store.limits
+    assert max(store.limits) == store.limits[-1] == 10  # the size that was asked for, again
 
 
 async def test_pages_are_as_large_as_their_pairs_allow() -> None:

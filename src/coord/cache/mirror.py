@@ -22,7 +22,7 @@ from coord.errors import (
     Unavailable,
 )
 from coord.store.kv import range_request
-from coord.store.reading import Patience, pages
+from coord.store.paging import Pages, reread
 from coord.store.values import EventType, KeyValue
 from coord.store.watch import WatchSpec
 
@@ -125,7 +125,7 @@ class Mirror:
     async def reach(self, revision: int) -> None:
         """Return when the ledger is known to be right at ``revision``. Raises what the ledger has ended with."""
         await self.ledger.ready()
-        patience = Patience(self._core.env)
+        backoff = reread(self._core.env.rand)
         if await self._within(revision, _GRACE_S):
             return
         while self.ledger.current.as_of < revision:
@@ -138,7 +138,7 @@ class Mirror:
             except (Unavailable, CoordTimeout):
                 pass
             if self.ledger.current.as_of < revision:
-                await patience.wait()
+                await backoff.pause()
             if self.ledger.error is not None:
                 raise self.ledger.error
 
@@ -228,7 +228,7 @@ class Mirror:
         return revision
 
     async def _read_patiently(self) -> tuple[list[KeyValue], int, float]:
-        patience = Patience(self._core.env)
+        backoff = reread(self._core.env.rand)
         while True:
             asked_at = self._clock.mono()
             try:
@@ -236,12 +236,12 @@ class Mirror:
             except Compacted:
                 continue  # the pages took longer than the history lasts
             except (Unavailable, CoordTimeout):
-                await patience.wait()
+                await backoff.pause()
 
     async def _read(self) -> tuple[list[KeyValue], int]:
         items: list[KeyValue] = []
         revision = size_bytes = 0
-        async for page in pages(self._core.kv, self.start, self.end):
+        async for page in Pages(self._core.kv, (self.start, self.end)):
             # Of the first page it is all that will come: no need to read it first.
             self._check(page.count if not items else len(items) + len(page.items), size_bytes)
             revision = revision or page.revision

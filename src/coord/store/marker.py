@@ -27,6 +27,7 @@ from coord.errors import (
     PermissionDenied,
     Unavailable,
 )
+from coord.runtime import Backoff
 from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.caller import Repeat
@@ -50,7 +51,7 @@ _ROTATE_S = 60.0
 _APPLIED = b""
 _VOID = b"void"
 _DENIED_TEXT = "etcdserver: permission denied"  # and nothing about who the user is
-_BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.025, 1.0
+_BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.05, 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,9 +209,9 @@ class Markers:
         """Return a fresh marker's key."""
         return MARKER_PREFIX + format(self._rand.bits(64), "016x").encode()
 
-    def pause_s(self, attempt: int) -> float:
-        """Return how long to wait before the next copy: full jitter."""
-        return self._rand.uniform(0, min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** min(attempt, 10)))
+    def backoff(self) -> Backoff:
+        """Return the pauses between copies."""
+        return Backoff(self._rand, _BACKOFF_FIRST_S, _BACKOFF_MAX_S, spread=1)
 
     @property
     def now(self) -> float:
@@ -245,7 +246,7 @@ class _Attempt:
         self._doubt: AmbiguousResult | None = None
 
     async def run(self, limit: float) -> Marked:
-        copies = 0
+        backoff = self._markers.backoff()
         last: CoordError = CoordTimeout("Txn", limit)
         while True:
             left = self._deadline - self._markers.now
@@ -270,9 +271,7 @@ class _Attempt:
                 return await self._settled(error)
             else:
                 return await self._answered(result)
-            copies += 1
-            left = max(0.0, self._deadline - self._markers.now)
-            await asyncio.sleep(min(self._markers.pause_s(copies), left))
+            await backoff.pause(max(0.0, self._deadline - self._markers.now))
 
     async def _send(self, left: float) -> TxnResult:
         return await self._markers.runner.run(
@@ -340,7 +339,7 @@ class _Attempt:
 
     async def _settle(self) -> Marked:
         """End the doubt, in the time that is left."""
-        tries = 0
+        backoff = self._markers.backoff()
         while True:
             left = self._deadline - self._markers.now
             if left <= 0:
@@ -350,10 +349,9 @@ class _Attempt:
                     self._key, self._lease, timeout=min(left, self._markers.request_timeout)
                 )
             except (Unavailable, CoordTimeout, AmbiguousResult):
-                tries += 1
+                await backoff.pause(left)
             except CoordError as error:
                 raise self._unknown() from error
-            await asyncio.sleep(min(self._markers.pause_s(tries), left))
 
     def _unless_doubtful(self, error: CoordError) -> CoordError:
         return error if self._doubt is None else self._unknown()
