@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     from coord.grants import Grant, Hold
     from coord.maintenance import Maintenance
     from coord.mutex import LineEntry, Mutex, MutexGrant
-    from coord.notices import CoordWarning, KeyCountWarning
+    from coord.notices import CoordWarning, KeyCountWarning, RightsWarning
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
@@ -208,7 +208,7 @@ _HOMES = {
     "coord.grants": ("Grant", "Hold"),
     "coord.maintenance": ("Maintenance",),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
-    "coord.notices": ("CoordWarning", "KeyCountWarning"),
+    "coord.notices": ("CoordWarning", "KeyCountWarning", "RightsWarning"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.batch": ("Batch", "Pending"),
     "coord.store.comparing": ("Compare", "Operand"),
@@ -341,6 +341,7 @@ __all__ = [
     "PutResult",
     "RangeResult",
     "RequestRefused",
+    "RightsWarning",
     "RoleExists",
     "RoleInfo",
     "RoleNotFound",

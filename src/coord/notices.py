@@ -1,8 +1,7 @@
 """What a program is told once, beside the results of its calls: Python warnings of our own categories.
 
 They are no errors: the call that met the cause goes on as if nobody had been told.
-So they leave from the loop itself, outside of any call; where a filter turns them into exceptions, these end at the
-loop's exception handler and break nothing.
+Where a filter turns them into exceptions, these go to the loop's exception handler and break nothing half-way.
 Python shows each text once per process, on stderr; ``warnings.filterwarnings("ignore", category=...)`` silences a
 category and ``logging.captureWarnings(True)`` sends all to the log.
 """
@@ -17,6 +16,10 @@ class CoordWarning(RuntimeWarning):
     """Root of what ``coord`` warns of: nothing is wrong yet, and somebody should know."""
 
 
+class RightsWarning(CoordWarning):
+    """The store denies what a recipe can do without, but not as well: rights on the prefix ``_coord/``."""
+
+
 class KeyCountWarning(CoordWarning):
     """One recipe has more keys than coordination data has as a rule, 100,000: reading them costs time and memory."""
 
@@ -26,12 +29,13 @@ MANY_KEYS = 100_000
 
 
 def notice(warning: CoordWarning) -> None:
-    """Warn as soon as the running loop is free, outside of the call that goes on."""
-    asyncio.get_running_loop().call_soon(_warn, warning)
-
-
-def _warn(warning: CoordWarning) -> None:
-    warnings.warn(warning, stacklevel=2)
+    """Warn. On a loop, to whose exception handler it goes when a filter makes an error of it."""
+    try:
+        warnings.warn(warning, stacklevel=2)
+    except Exception as error:  # noqa: BLE001 - what filters and hooks of the application make of it
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "coord: a warning was raised as an error", "exception": error}
+        )
 
 
 class KeyCounts:

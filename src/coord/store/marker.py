@@ -15,7 +15,6 @@ every copy still under way fails.
 from __future__ import annotations
 
 import asyncio
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from coord.errors import (
     PermissionDenied,
     Unavailable,
 )
+from coord.notices import RightsWarning, notice
 from coord.runtime import Backoff
 from coord.store import comparing as compare
 from coord.store import operations as op
@@ -198,11 +198,12 @@ class Markers:
         """Go on without markers: the user has no right to ``_coord/`` (spec recipes C17)."""
         if not self._denied:
             self._denied = True
-            warnings.warn(
-                "this user may not write under _coord/op/, so transactions run without operation markers: a lost"
-                " answer is reported as AmbiguousResult instead of being cleared up",
-                RuntimeWarning,
-                stacklevel=2,
+            notice(
+                RightsWarning(
+                    "the store denies access to keys below '_coord/': transactions run without operation markers, and a"
+                    " lost answer is reported as AmbiguousResult instead of being cleared up; grant this user readwrite"
+                    " on the prefix '_coord/'"
+                )
             )
 
     def nonce(self) -> bytes:
