@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         NoSpace,
         NotGranted,
         NotHeld,
+        PayloadTooLarge,
         PermissionDenied,
         ProtocolError,
         RequestRefused,
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from coord.grants import Grant, Hold
     from coord.maintenance import Maintenance
     from coord.mutex import LineEntry, Mutex, MutexGrant
+    from coord.notices import CoordWarning, KeyCountWarning, RightsWarning
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
@@ -175,6 +177,7 @@ _HOMES = {
         "NoSpace",
         "NotGranted",
         "NotHeld",
+        "PayloadTooLarge",
         "PermissionDenied",
         "ProtocolError",
         "RequestRefused",
@@ -205,6 +208,7 @@ _HOMES = {
     "coord.grants": ("Grant", "Hold"),
     "coord.maintenance": ("Maintenance",),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
+    "coord.notices": ("CoordWarning", "KeyCountWarning", "RightsWarning"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.batch": ("Batch", "Pending"),
     "coord.store.comparing": ("Compare", "Operand"),
@@ -283,6 +287,7 @@ __all__ = [
     "ConnectionState",
     "CoordError",
     "CoordTimeout",
+    "CoordWarning",
     "DecodeError",
     "DeleteResult",
     "DowngradeAction",
@@ -298,6 +303,7 @@ __all__ = [
     "Grant",
     "Hold",
     "InvalidArgument",
+    "KeyCountWarning",
     "KeyNotFound",
     "KeyValue",
     "KeyspaceHash",
@@ -326,6 +332,7 @@ __all__ = [
     "NotHeld",
     "Op",
     "Operand",
+    "PayloadTooLarge",
     "Pending",
     "Permission",
     "PermissionDenied",
@@ -334,6 +341,7 @@ __all__ = [
     "PutResult",
     "RangeResult",
     "RequestRefused",
+    "RightsWarning",
     "RoleExists",
     "RoleInfo",
     "RoleNotFound",

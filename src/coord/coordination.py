@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord.errors import ClientClosed, CoordError, ForkedError
 from coord.names import Names
+from coord.notices import RightsWarning, notice
 from coord.renewal import RenewalPool
 from coord.runtime import ForkedRuntime
 from coord.session import Session
@@ -85,12 +86,12 @@ class Coordination:
         """Note, and say once, that the store denies the keys of the create fences (C17)."""
         if self.may_fence:
             self.may_fence = False
-            asyncio.get_running_loop().call_exception_handler(
-                {
-                    "message": "coord: the store denies access to keys below '_coord/': locks and elections stay"
-                    " correct, but what a lost answer leaves behind may block others for up to a third of the TTL;"
-                    " grant this user readwrite on the prefix '_coord/'"
-                }
+            notice(
+                RightsWarning(
+                    "the store denies access to keys below '_coord/': locks and elections stay correct, but what a"
+                    " lost answer leaves behind may block others for up to a third of the TTL; grant this user"
+                    " readwrite on the prefix '_coord/'"
+                )
             )
 
     def background(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from coord.errors import ClientClosed
+from coord.notices import KeyCounts
 from coord.runtime import RealOffload, Supervisor, finish, start_task
 from coord.store.admin import Admin
 from coord.store.caller import Caller
@@ -17,6 +18,7 @@ from coord.store.lease import Leases
 from coord.store.marker import Markers
 from coord.store.txn import TxnRunner
 from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
+from coord.store.value_limits import DEFAULT_MAX_VALUE_BYTES
 from coord.store.watch import WatchMux
 from coord.syncing import EndpointSync
 from coord.target import Opened, Target, TargetKind
@@ -50,6 +52,7 @@ class Options:
     debug: bool = False
     namespace: bytes = b""
     max_txn_ops: int = DEFAULT_MAX_TXN_OPS
+    max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES
     auto_sync: float | None = None
     carrier_limits: CarrierLimits | None = None
 
@@ -81,7 +84,9 @@ class Core:
         keyspace = Keyspace(options.namespace)
         self.keyspace: Keyspace = keyspace
         self.kv: KV = KV(self.caller, keyspace)
-        self.txn: TxnRunner = TxnRunner(self.caller, keyspace, options.max_txn_ops)
+        self.txn: TxnRunner = TxnRunner(
+            self.caller, keyspace, options.max_txn_ops, options.max_value_bytes
+        )
         self.leases: Leases = Leases(self.caller, keyspace)
         self.admin: Admin = Admin(self.caller)
         self.sync: EndpointSync = EndpointSync(
@@ -102,6 +107,7 @@ class Core:
             request_timeout=options.request_timeout,
             at_close=self.at_close,
         )
+        self.key_counts: KeyCounts = KeyCounts()
         self._opened = opened
         self._farewells: dict[int, Callable[[], Awaitable[None]]] = {}
         self._last_farewell = 0

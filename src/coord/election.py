@@ -23,11 +23,13 @@ from coord.errors import (
 )
 from coord.grants import Grant, Hold
 from coord.local_line import LocalLine
+from coord.roster import roster
 from coord.runtime import Supervisor
 from coord.store import operations as op
 from coord.store.caller import Repeat
-from coord.store.keys import prefix_end, to_bytes
+from coord.store.keys import prefix_end
 from coord.store.kv import SortBy
+from coord.store.value_limits import to_value
 from coord.store.values import EventType
 from coord.store.watch import WatchSpec
 from coord.waiter import while_valid
@@ -76,9 +78,10 @@ class Term(Grant):
         """Publish a new value and return its revision.
 
         Repeated while the outcome is unknown, which is safe: the write holds only while this term lasts.
-        Raises :class:`LeadershipLost` when the term is over.
+        Raises :class:`LeadershipLost` when the term is over, :class:`PayloadTooLarge` for a value above the client's
+        ``max_value_bytes``.
         """
-        raw = to_bytes(value, "value")
+        raw = _proposal(self._home, self.name, value)
         self.check()
         return await self._home.run(self._proclaim(raw, timeout))
 
@@ -117,10 +120,11 @@ class Election:
     async def campaign(self, value: str | bytes = b"", *, timeout: float | None = None) -> Term:
         """Wait to become the leader, publishing ``value``, and return the term.
 
-        Raises :class:`CampaignTimeout` after ``timeout`` seconds, :class:`SessionExpired` as soon as the session ends.
+        Raises :class:`CampaignTimeout` after ``timeout`` seconds, :class:`SessionExpired` as soon as the session ends,
+        :class:`PayloadTooLarge` for a value above the client's ``max_value_bytes``.
         A cancelled or failed campaign withdraws the candidacy, in the background.
         """
-        raw = to_bytes(value, "value")
+        raw = _proposal(self._home, self._text, value)
         if timeout is not None and timeout < 0:
             raise InvalidArgument(f"timeout must be None or at least 0 seconds, not {timeout}")
         waiting = observed_wait(
@@ -194,22 +198,21 @@ class Election:
 
     async def leader(self, *, timeout: float | None = None) -> Leader:
         """Return the present leader, as of now (linearizable). Raises :class:`NoLeader`."""
-        candidates, _ = await self._home.run(self._entries(1, timeout))
-        if not candidates:
+        leader = await self._home.run(self._first(timeout))
+        if leader is None:
             raise NoLeader(self._text)
-        return candidates[0]
+        return leader
 
     async def candidates(self, *, timeout: float | None = None) -> tuple[Leader, ...]:
         """Return the leader and those who wait, in order of succession."""
-        candidates, _ = await self._home.run(self._entries(0, timeout))
-        return candidates
+        line = await self._home.run(roster(self._home.core, self.name, timeout=timeout))
+        return tuple([Leader.of(kv) for kv in line])
 
-    async def _entries(
-        self, limit: int, timeout: float | None = None
-    ) -> tuple[tuple[Leader, ...], int]:
-        look = op.get_prefix(self._prefix, sort_by=SortBy.CREATE_REVISION, limit=limit)
+    async def _first(self, timeout: float | None) -> Leader | None:
+        look = op.get_prefix(self._prefix, sort_by=SortBy.CREATE_REVISION, limit=1)
         result = await self._home.txn.run((), (look,), timeout=timeout)
-        return tuple([Leader.of(kv) for kv in result.range(0).items]), result.revision
+        items = result.range(0).items
+        return Leader.of(items[0]) if items else None
 
     async def observe(self) -> AsyncIterator[Leader | None]:
         """Yield the leader now, and again at each change of leader or value; None while there is none.
@@ -297,6 +300,10 @@ class Election:
             if on_overrun is not None:
                 on_overrun(term)
             await asyncio.wait({work})
+
+
+def _proposal(home: Coordination, name: str, value: str | bytes) -> bytes:
+    return to_value(value, f"the value of election {name!r}", home.txn.max_value_bytes)
 
 
 async def _loss(term: Term) -> None:

@@ -154,6 +154,24 @@ class TxnTooLarge(TooLarge):
     """
 
 
+class PayloadTooLarge(TooLarge):
+    """A value that a recipe should write has more bytes than allowed; nothing was sent.
+
+    ``what`` says whose value it is, ``size_bytes`` how large it is. Allowed are the client's ``max_value_bytes``, here
+    ``limit_bytes``. Keep what is larger elsewhere, and have the recipe say where.
+    """
+
+    def __init__(self, what: str, *, size_bytes: int, limit_bytes: int) -> None:
+        self.what = what
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        super().__init__(
+            StatusCode.INVALID_ARGUMENT,
+            f"{what} has {size_bytes} bytes, but at most {limit_bytes} are allowed: keep it elsewhere and write where,"
+            " or connect(max_value_bytes=...)",
+        )
+
+
 class ProtocolError(CoordError):
     """The other side broke the protocol, or is not an etcd v3 endpoint."""
 

@@ -12,8 +12,7 @@ from typing_extensions import override
 from coord.contender import META_PREFIX, check_name
 from coord.errors import CoordError
 from coord.maintenance import Maintenance
-from coord.store import operations as op
-from coord.store.kv import SortBy
+from coord.roster import roster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -268,7 +267,7 @@ def _version(text: str) -> tuple[int, ...]:
 async def explain_name(home: Coordination, name: str | bytes, timeout: float) -> NameExplanation:
     """Describe the line behind ``name``. On the runtime's loop."""
     raw = check_name(name)
-    found = await _line(home, raw, timeout)
+    found = await roster(home.core, raw, timeout=timeout)
     now = home.env.clock.wall()
 
     async def left(kv: KeyValue) -> float | None:
@@ -298,11 +297,6 @@ async def explain_name(home: Coordination, name: str | bytes, timeout: float) ->
     return NameExplanation(name=raw, line=places, waits=waits)
 
 
-async def _line(home: Coordination, name: bytes, timeout: float) -> tuple[KeyValue, ...]:
-    look = op.get_prefix(name + b"/", sort_by=SortBy.CREATE_REVISION)
-    return (await home.txn.run((), (look,), timeout=timeout)).range(0).items
-
-
 async def _waits(home: Coordination, lease_id: int, timeout: float) -> tuple[Waiting, ...]:
     """Follow what the holder of ``lease_id`` waits for, and the holders of that."""
     found: list[Waiting] = []
@@ -310,7 +304,7 @@ async def _waits(home: Coordination, lease_id: int, timeout: float) -> tuple[Wai
     while queue and len(seen) <= _HOLDERS_FOLLOWED:
         waiter = queue.pop(0)
         for name in await _lined_up(home, waiter, timeout):
-            line = await _line(home, name, timeout)
+            line = await roster(home.core, name, timeout=timeout)
             ahead = [kv.lease for kv in line].index(waiter) if _is_in(line, waiter) else 0
             if ahead:
                 holder = line[0].lease

@@ -44,7 +44,7 @@ class Observer(Generic[T]):
     def _start(self) -> None:
         if self._loop is None:
             with contextlib.suppress(RuntimeError):  # the client has closed
-                self._core.supervisor.spawn(self._on_worker(), name="connection-observer")
+                self._core.supervisor.spawn(self._on_worker(), name="observer")
             return
         try:
             self._core.runtime.returns(self._loop).post(self._deliver)

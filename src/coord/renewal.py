@@ -17,6 +17,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
 
 from coord.rpc.status import RpcError
+from coord.runtime import Backoff
 from coord.wire import fast, methods
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class _RenewalStream:
             return
         self._due[lease.lease_id] = None
         if self._task is None or self._task.done():
-            self._start(0.0)
+            self._start(failed=False)
 
     def remove(self, lease_id: int) -> None:
         self.leases.pop(lease_id, None)
@@ -82,10 +83,10 @@ class _RenewalStream:
         if not self.leases and self._stream is not None:
             self._stream.cancel()
 
-    def _start(self, pause: float) -> None:
+    def _start(self, *, failed: bool) -> None:
         nobody_s = Context()  # it serves many
         self._task = self._supervisor.spawn(
-            self._run(pause), name="lease-renewals", context=nobody_s
+            self._run(failed=failed), name="lease-renewals", context=nobody_s
         )
         self._task.add_done_callback(self._ended, context=nobody_s)
 
@@ -97,27 +98,25 @@ class _RenewalStream:
         self._task = None
         if self.leases:
             with contextlib.suppress(RuntimeError):  # the client has closed
-                self._start(_RETRY_MAX_S)
+                self._start(failed=True)
 
     def _send(self, lease_id: int) -> None:
         if self._stream is not None:
             self._waiting.append((lease_id, self._env.clock.mono()))
             self._stream.send(fast.encode_keep_alive(lease_id))
 
-    async def _run(self, pause: float) -> None:
-        rand = self._env.rand
-        delay = _RETRY_MIN_S
-        if pause:
-            await asyncio.sleep(rand.uniform(pause / 2, pause))
+    async def _run(self, *, failed: bool) -> None:
+        backoff = Backoff(self._env.rand, _RETRY_MIN_S, _RETRY_MAX_S)
+        if failed:
+            await Backoff(self._env.rand, _RETRY_MAX_S, _RETRY_MAX_S).pause()
         while self.leases:
             try:
                 if await self._one_stream():
-                    delay = _RETRY_MIN_S
+                    backoff.reset()
             except RpcError:
                 pass  # the session notices by itself that no confirmation comes; here we only try again
             if self.leases:
-                await asyncio.sleep(rand.uniform(delay / 2, delay))
-                delay = min(_RETRY_MAX_S, delay * 2)
+                await backoff.pause()
 
     async def _one_stream(self) -> bool:
         limit = min(lease.attempt_limit for lease in self.leases.values())

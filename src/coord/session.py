@@ -26,6 +26,7 @@ from coord.errors import (
     SessionClosed,
     SessionExpired,
 )
+from coord.observing import Observer
 from coord.runtime import finish
 from coord.signals import OneShot
 from coord.store.lease import new_lease_id
@@ -106,7 +107,7 @@ class Session:
         self._deadline = 0.0
         self._confirmed_at = 0.0
         self._state = SessionState.NEW
-        self._observers: list[Callable[[SessionState], None]] = []
+        self._observers: dict[Observer[SessionState], None] = {}
         self._timers: list[asyncio.TimerHandle] = []
         self._proved_alive_at = 0.0
         self._asking: asyncio.Task[object] | None = None
@@ -154,38 +155,22 @@ class Session:
                 "the session is not open: use 'async with' or 'await session.open()'"
             )
 
-    def on_state(self, callback: Callable[[SessionState], None]) -> None:
-        """Call ``callback(state)`` at each change, on the caller's loop.
+    def on_state(self, callback: Callable[[SessionState], object]) -> Callable[[], None]:
+        """Call ``callback(state)`` at each change, on the caller's loop; return what ends that.
 
-        Changes that come faster than the loop runs are coalesced to the newest.
-        Without a running loop the callback runs on a worker thread.
+        Changes that come faster than the callback returns are coalesced to the newest, so the last one is never left
+        out, unless the client closes meanwhile.
+        Without a running loop the callback runs on a worker thread, one call at a time.
+        An exception in it goes to the loop's exception handler, and does not end the subscription.
         """
-        home = self._home
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+        observer: Observer[SessionState] = Observer(self._home.core, callback)
+        self._observers[observer] = None
 
-            def on_worker(state: SessionState) -> None:
-                home.background(home.env.offload.run(callback, state), name="session-observer")
+        def end() -> None:
+            observer.ended = True
+            self._observers.pop(observer, None)
 
-            self._observers.append(on_worker)
-            return
-        pending: list[SessionState] = []
-
-        def deliver() -> None:
-            # States may be added by the runtime's thread at any point in here: none may get lost.
-            while pending:
-                count = len(pending)
-                newest = pending[count - 1]
-                del pending[:count]
-                callback(newest)
-
-        def post(state: SessionState) -> None:
-            pending.append(state)
-            if len(pending) == 1:
-                home.runtime.returns(loop).post(deliver)
-
-        self._observers.append(post)
+        return end
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -404,8 +389,8 @@ class Session:
         self._home.sessions.pop(self, None)
 
     def _tell(self, state: SessionState) -> None:
-        for observer in self._observers:
-            observer(state)
+        for observer in list(self._observers):  # a copy: they come and go in any thread
+            observer.tell(state)
 
     async def _revoke_quietly(self) -> None:
         with contextlib.suppress(CoordError):  # without an answer the lease ends by its TTL

@@ -47,11 +47,11 @@ class Ways:
 
         Raises :class:`InvalidArgument` for what is no endpoint, or not fit for this client.
         """
-        chosen = replace(self.target, endpoints=(self.endpoint(endpoint),))
+        chosen = replace(self.target, endpoints=(self._endpoint(endpoint),))
         made = tapped(self._options.name, _carrier(self._options, chosen, self._env))
         return made if self._identity is None else self._identity.over(made)
 
-    def endpoint(self, text: str) -> Endpoint:
+    def _endpoint(self, text: str) -> Endpoint:
         """Return the endpoint that ``text`` names: one of the client's, or another one of the same kind.
 
         Raises :class:`InvalidArgument`.

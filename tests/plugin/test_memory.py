@@ -107,6 +107,7 @@ async def test_a_client_closes_from_a_loop(world: MemoryWorld) -> None:
 
 
 def test_a_world_ends_although_its_clients_are_cut_off() -> None:
+    """That the block ends at all is the claim; it would wait for answers that nobody can give."""
     faults = Faults()
     with faults.everywhere(), MemoryWorld() as world:
         client = world.connect_sync()

@@ -93,12 +93,13 @@ class Home:
         self.renewals = FakeRenewals(self.env)
         self.sessions: dict[Session, None] = {}
         self.failures: list[BaseException] = []
-        self._supervisor = Supervisor(lambda _, error: self.failures.append(error))
+        self.supervisor = Supervisor(lambda _, error: self.failures.append(error))
+        self.core = self
 
     def background(
         self, coro: Coroutine[Any, Any, object], *, name: str
     ) -> asyncio.Task[object] | None:
-        return self._supervisor.spawn(coro, name=name)
+        return self.supervisor.spawn(coro, name=name)
 
     async def run(self, coro: Coroutine[Any, Any, T]) -> T:
         return await coro
@@ -151,7 +152,7 @@ class Home:
         await asked.wait()
 
     async def close(self) -> None:
-        await self._supervisor.close()
+        await self.supervisor.close()
 
 
 def states_of(session: Session) -> list[SessionState]:

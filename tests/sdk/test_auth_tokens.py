@@ -98,6 +98,7 @@ def test_threads_share_a_login(store: ServerProcess) -> None:
 async def test_from_the_url_and_from_the_environment(
     store: ServerProcess, transport: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """That each put is let in is the claim: without the right user the store denies it."""
     async with coord.connect(
         f"etcd://{USER}:{PASSWORD.replace('-', '%2D')}@{store.endpoint}", transport=transport
     ) as client:
@@ -464,6 +465,7 @@ async def test_the_store_may_come_late(store: ServerProcess) -> None:
     dead = f"127.0.0.1:{free_port()}"
     async with coord.connect([dead, store.endpoint], user=USER, password=PASSWORD) as client:
         await client.put(KEY, "x")
+        assert client.connection.endpoint == store.endpoint
 
 
 async def test_errors_of_the_store_are_told_as_they_are(store: ServerProcess) -> None:

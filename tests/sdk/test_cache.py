@@ -14,7 +14,7 @@ import pytest
 
 import coord
 from coord import op
-from coord.store import reading
+from coord.store import paging
 from tests.sdk.test_failures import reached
 from tests.support.servers import free_port
 
@@ -315,8 +315,8 @@ async def test_too_much(client: coord.Client, prefix: str) -> None:
 
 
 async def test_pages(client: coord.Client, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_FIRST_KEYS", 3)
-    monkeypatch.setattr(reading, "_MAX_KEYS", 2)
+    monkeypatch.setattr(paging, "_FIRST_KEYS", 3)
+    monkeypatch.setattr(paging, "_MAX_KEYS", 2)
     for number in range(10):
         await client.put(f"{prefix}{number}", b"")
     async with client.cache(prefix=prefix) as view:

@@ -13,10 +13,11 @@ import pytest
 import coord
 from coord import op
 from coord.cache import ledger as ledger_module
+from coord.cache import mirror
 from coord.cache.ledger import Ledger
 from coord.core import Carrier
 from coord.rpc.status import StatusCode
-from coord.store.reading import pages
+from coord.store.paging import Pages
 from coord.store.values import KeyValue
 from coord.testing.chaos import Cluster
 from coord.wire import rpc_pb2
@@ -315,7 +316,9 @@ class Narrow:
         self._fits = fits
         self.limits: list[int] = []
 
-    async def range(self, request: rpc_pb2.RangeRequest) -> coord.RangeResult:
+    async def range(
+        self, request: rpc_pb2.RangeRequest, *, timeout: float | None = None
+    ) -> coord.RangeResult:
         self.limits.append(request.limit)
         found = [kv for kv in self._items if kv.key >= request.key]
         page = found[: request.limit]
@@ -325,9 +328,10 @@ class Narrow:
         return coord.RangeResult(items=tuple(page), count=len(found), more=more, revision=7)
 
 
-async def read_all(store: Narrow) -> list[int]:
+async def read_all(store: Narrow, page_size: int | None = None) -> list[int]:
     kv: Any = store
-    return [len(i.value) async for page in pages(kv, b"0", b"9") for i in page.items]
+    pages = Pages(kv, (b"0", b"9"), page_size=page_size)
+    return [len(i.value) async for page in pages for i in page.items]
 
 
 async def test_pages_that_do_not_fit_a_message() -> None:
@@ -341,6 +345,15 @@ async def test_pages_that_do_not_fit_a_message() -> None:
     assert hopeless.limits[-1] == 1
 
 
+async def test_pages_of_a_given_size_shrink_where_they_do_not_fit() -> None:
+    sizes = [1] * 30 + [1000] * 10 + [1] * 25
+    store = Narrow(sizes, 3000)
+    assert await read_all(store, page_size=10) == sizes
+    assert store.limits[:3] == [10, 10, 10]
+    assert 2 in store.limits
+    assert max(store.limits) == store.limits[-1] == 10  # the size that was asked for, again
+
+
 async def test_pages_are_as_large_as_their_pairs_allow() -> None:
     store = Narrow([40_000] * 400, 1 << 40)
     await read_all(store)
@@ -351,6 +364,50 @@ async def test_pages_are_as_large_as_their_pairs_allow() -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_where_nobody_tells_of_progress_the_view_asks(
+    monkeypatch: pytest.MonkeyPatch, *, ordered: bool
+) -> None:
+    monkeypatch.setattr(mirror, "_QUIET_S", 0.02)
+
+    def judged(version: str) -> bool:
+        assert version
+        return ordered
+
+    monkeypatch.setattr(mirror, "is_ordered", judged)
+    # The server tells idle watches every 10 minutes.
+    async with (
+        coord.connect("memory:", runtime="inline") as client,
+        client.cache(prefix="w/", timeout=20) as view,
+    ):
+        kv = client._core.kv
+        read, asked = kv.range, list[rpc_pb2.RangeRequest]()
+
+        async def noted(
+            request: rpc_pb2.RangeRequest, *, timeout: float | None = None
+        ) -> coord.RangeResult:
+            asked.append(request)
+            return await read(request, timeout=timeout)
+
+        monkeypatch.setattr(kv, "range", noted)
+        for _ in range(2):
+            done = await client.put("elsewhere", "")
+            async with asyncio.timeout(20):
+                while view.as_of < done.revision:
+                    await asyncio.sleep(0.01)
+            assert view.revision < done.revision
+            assert view.stale_for == 0
+        # The store stands still: the header alone is looked at.
+        asked.clear()
+        async with asyncio.timeout(20):
+            while len(asked) < 3:
+                await asyncio.sleep(0.01)
+        assert not any(request.min_mod_revision for request in asked)
+    count = len(asked)
+    await asyncio.sleep(0.1)
+    assert len(asked) == count
+
+
 async def test_the_loss_of_a_leader(tmp_path: Path) -> None:
     async with (
         Cluster(tmp_path) as cluster,

@@ -244,6 +244,9 @@ def test_the_environment_does_not_configure_it(
     monkeypatch.setenv("COORD_MAX_TXN_OPS", "nonsense")
     with coord.sync.connect(target(place)) as client:
         client.put("k", "v")
+        found = client.get("k")
+        assert found is not None
+        assert found.value == b"v"
 
 
 def test_it_says_why_it_did_not_start(place: Place) -> None:

@@ -189,6 +189,7 @@ async def test_a_silent_endpoint_does_not_hold_up_the_others(endpoint: str, pref
         for _ in range(4):  # whichever comes first by chance
             async with coord.connect([silent.endpoint, good.endpoint]) as client:
                 await client.put(prefix, "x", timeout=2.5)
+                assert client.connection.endpoint == good.endpoint
 
 
 async def write(client: coord.Client, key: str, numbers: range) -> None:

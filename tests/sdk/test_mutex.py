@@ -268,10 +268,15 @@ async def test_names_next_to_each_other_do_not_interfere(client: coord.Client, p
     await client.put(prefix + "a", "a key called like the lock")
     await client.put(prefix + "ab", "and one that starts with it")
     async with (
-        client.mutex(prefix + "a").hold(timeout=5),
-        client.mutex(prefix + "ab").hold(timeout=5),
+        client.mutex(prefix + "a").hold(timeout=5) as one,
+        client.mutex(prefix + "ab").hold(timeout=5) as other,
     ):
-        pass
+        for name, grant in (("a", one), ("ab", other)):
+            mutex = client.mutex(prefix + name)
+            holder = await mutex.holder()
+            assert holder is not None
+            assert (holder.key, holder.token) == (grant.key, grant.token)
+            assert await mutex.waiters() == ()
 
 
 async def test_missing_entry_in_line_is_noticed_by_its_waiter(

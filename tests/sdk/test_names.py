@@ -25,6 +25,7 @@ async def test_a_name_above_or_below_another_is_refused(first: str, second: str)
 
 
 async def test_other_names_and_the_same_one_are_not() -> None:
+    """No :class:`NameConflict`, which the test above gets, is the claim."""
     async with coord.connect("memory:", debug=True) as client:
         for name in ("jobs", "jobs", "jobs-b", "jobsb/x", b"jo", "other/jobs"):
             client.mutex(name)
@@ -32,6 +33,7 @@ async def test_other_names_and_the_same_one_are_not() -> None:
 
 
 async def test_without_debug_nothing_is_looked_at() -> None:
+    """No :class:`NameConflict`, which debug mode raises for these two, is the claim."""
     async with coord.connect("memory:") as client:
         client.mutex("jobs")
         client.mutex("jobs/nightly")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -39,22 +39,11 @@ async def narrow(store: ServerProcess) -> AsyncIterator[coord.Client]:
         yield client
 
 
-@contextmanager
-def warnings_of_the_loop() -> Generator[list[str]]:
-    loop = asyncio.get_running_loop()
-    before = loop.get_exception_handler()
-    heard: list[str] = []
-    loop.set_exception_handler(lambda _, context: heard.append(context["message"]))
-    try:
-        yield heard
-    finally:
-        loop.set_exception_handler(before)
-
-
 async def test_a_user_without_rights_on_the_fence_locks_all_the_same(
     narrow: coord.Client,
 ) -> None:
-    with warnings_of_the_loop() as heard:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
         with pytest.raises(coord.PermissionDenied):
             await narrow.mutex("elsewhere/m").acquire(timeout=10)
         # What is denied for its name says nothing about the fence.
@@ -69,7 +58,8 @@ async def test_a_user_without_rights_on_the_fence_locks_all_the_same(
         with pytest.raises(coord.PermissionDenied):
             await narrow.mutex("elsewhere/m").acquire(timeout=10)
     assert len(heard) == 1
-    assert "readwrite on the prefix '_coord/'" in heard[0]
+    assert heard[0].category is coord.RightsWarning
+    assert "readwrite on the prefix '_coord/'" in str(heard[0].message)
 
 
 @pytest.mark.parametrize("kind", ["mutex", "election"])

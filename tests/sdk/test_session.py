@@ -502,3 +502,64 @@ async def test_observers_without_a_loop_run_on_a_worker(endpoint: str) -> None:
         state, thread = await told.get()
         assert state is SessionState.CLOSED
         assert thread != threading.get_ident()
+
+
+async def test_a_slow_observer_without_a_loop_gets_the_newest_state() -> None:
+    gate = threading.Event()
+    told: list[SessionState] = []
+    begun: asyncio.Queue[SessionState] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def slow(state: SessionState) -> None:
+        told.append(state)
+        loop.call_soon_threadsafe(begun.put_nowait, state)
+        gate.wait(30)
+
+    async with coord.connect("memory:") as client:
+        session = client.session(ttl=30)
+        await asyncio.to_thread(session.on_state, slow)
+        await session.open()
+        assert await begun.get() is SessionState.ACTIVE
+
+        async def go_on() -> None:
+            session._tell(SessionState.SUSPENDED)
+            session._tell(SessionState.ACTIVE)
+
+        await client._home.run(go_on())
+        await session.close()
+        assert told == [SessionState.ACTIVE]  # one call at a time
+        gate.set()
+        assert await asyncio.wait_for(begun.get(), 30) is SessionState.CLOSED
+    assert told == [SessionState.ACTIVE, SessionState.CLOSED]
+
+
+async def test_an_observer_whose_loop_has_ended_is_in_nobodys_way() -> None:
+    async with coord.connect("memory:") as client:
+        session = client.session(ttl=30)
+
+        async def register() -> None:
+            session.on_state(lambda _: None)
+
+        await asyncio.to_thread(asyncio.run, register())
+        told: asyncio.Queue[SessionState] = asyncio.Queue()
+        session.on_state(told.put_nowait)
+        await session.open()
+        assert await asyncio.wait_for(told.get(), 30) is SessionState.ACTIVE
+        await session.close()
+        assert await asyncio.wait_for(told.get(), 30) is SessionState.CLOSED
+
+
+async def test_an_observer_that_has_ended_is_told_nothing() -> None:
+    async with coord.connect("memory:", runtime="inline") as client:
+        session = client.session(ttl=30)
+        early: list[SessionState] = []
+        end = session.on_state(early.append)
+        told: asyncio.Queue[SessionState] = asyncio.Queue()
+        session.on_state(told.put_nowait)
+        await session.open()
+        assert await told.get() is SessionState.ACTIVE
+        end()
+        end()
+        await session.close()
+        assert await told.get() is SessionState.CLOSED
+        assert early == [SessionState.ACTIVE]

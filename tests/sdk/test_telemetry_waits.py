@@ -180,8 +180,12 @@ async def test_links_only_to_entries_that_name_a_span(
     assert [linked(span) for span in listener.named(ACQUIRE)] == expected
 
 
-def test_no_link_outside_a_wait() -> None:
-    link_to_holder(MUTEX, b"k", 1, b"{}")
+def test_no_link_outside_a_wait(listener: Listener) -> None:
+    entry = b'{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}'
+    with listener.tracer.start_as_current_span("mine"):
+        link_to_holder(MUTEX, b"k", 1, entry)
+    (span,) = listener.named("mine")
+    assert span.links == ()
 
 
 async def test_a_timeout_is_told_and_its_entry_is_abandoned(

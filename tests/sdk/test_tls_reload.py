@@ -194,7 +194,7 @@ async def test_files_are_looked_at_while_nothing_answers(
             await reached(refused, "a connection has been tried")
             certificates.issue_client()
             certificates.authority.cert_pem.write_to_path(certificates.path("ca.pem"))
-            await call
+            assert (await call).revision > 0
 
 
 async def test_files_that_stay_as_they_are_are_read_once(

@@ -285,4 +285,7 @@ async def test_unix_sockets(tmp_path: Path, transport: Carrier, prefix: str) -> 
     with coord_server_process(tmp_path, listen=f"unix://{path}"):
         for target in (f"unix://{path}", f"unix:{path}"):
             async with coord.connect(target, transport=transport) as client:
-                await client.put(prefix, "x")
+                await client.put(prefix, target)
+                found = await client.get(prefix)
+                assert found is not None
+                assert found.value.decode() == target

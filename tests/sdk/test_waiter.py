@@ -91,7 +91,9 @@ async def test_the_end_of_the_watching_task_does_not_lose_the_hand_over(
         victim.cancel()
         await held.release()
         async with asyncio.timeout(WITHIN_S):
-            await (await waiting).release()
+            grant = await waiting
+        assert grant.token > held.token
+        assert await grant.release() is True
 
 
 async def test_a_compaction_while_out_of_touch_does_not_lose_the_hand_over(
@@ -108,7 +110,8 @@ async def test_a_compaction_while_out_of_touch_does_not_lose_the_hand_over(
         await proxy.accept()
         async with asyncio.timeout(WITHIN_S):
             grant = await waiting
-        await grant.release()
+        assert grant.token > held.token
+        assert await grant.release() is True
 
 
 async def test_a_compaction_while_out_of_touch_does_not_grant_either(

@@ -175,7 +175,7 @@ GROUPS = (
     Group(
         slug="errors",
         title="Errors",
-        about="One tree, split by what the caller can do.",
+        about="One tree, split by what the caller can do, and what programs are warned of.",
         names=("coord.errors.*",),
     ),
     Group(

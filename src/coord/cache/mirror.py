@@ -22,7 +22,7 @@ from coord.errors import (
     Unavailable,
 )
 from coord.store.kv import range_request
-from coord.store.reading import Patience, pages
+from coord.store.paging import Pages, reread
 from coord.store.values import EventType, KeyValue
 from coord.store.watch import WatchSpec
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 # An event that is on its way arrives within this time, and saves a question.
 _GRACE_S = 0.03
+# etcd tells watches that are idle every 10 minutes how far the store is. Who has heard nothing for longer asks.
+_QUIET_S = 660.0
+_ASK_WITHIN_S = 60.0
+_ADVICE = "filling it takes seconds and all of it is in memory; watch a narrower prefix"
 # A server that has a watch which is behind does not answer: ask again (etcd's own cache does so as often).
 _PROGRESS_S = 0.1
 # Releases from which an answer about progress stays behind the events before it (spec core 3.11).
@@ -79,6 +83,7 @@ class Mirror:
         self._feed: WatchFeed | None = None
         self._fresh_at = self._clock.mono()
         self._task: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     @override
     def __str__(self) -> str:
@@ -93,6 +98,9 @@ class Mirror:
         if self._task is None:
             try:
                 self._task = self._core.supervisor.spawn(self._run(), name=f"cache of {self}")
+                self._asking = self._core.supervisor.spawn(
+                    self._keep_asking(), name=f"progress of the cache of {self}"
+                )
             except RuntimeError:
                 raise ClientClosed from None
 
@@ -101,8 +109,9 @@ class Mirror:
         self._seats.pop(seat, None)
         if not self._seats:
             self._mirrors.forget(self)
-            if self._task is not None:
-                self._task.cancel()
+            for task in (self._task, self._asking):
+                if task is not None:
+                    task.cancel()
 
     def stale_for(self) -> float:
         """Return for how many seconds nobody has told us of changes; 0 while the store watches. From any thread."""
@@ -116,7 +125,7 @@ class Mirror:
     async def reach(self, revision: int) -> None:
         """Return when the ledger is known to be right at ``revision``. Raises what the ledger has ended with."""
         await self.ledger.ready()
-        patience = Patience(self._core.env)
+        backoff = reread(self._core.env.rand)
         if await self._within(revision, _GRACE_S):
             return
         while self.ledger.current.as_of < revision:
@@ -129,7 +138,7 @@ class Mirror:
             except (Unavailable, CoordTimeout):
                 pass
             if self.ledger.current.as_of < revision:
-                await patience.wait()
+                await backoff.pause()
             if self.ledger.error is not None:
                 raise self.ledger.error
 
@@ -170,7 +179,27 @@ class Mirror:
             self._end(CoordError(f"the cache of {self} has failed: {error!r}"))
             raise
 
+    async def _keep_asking(self) -> None:
+        """Move ``as_of`` on where nobody tells of progress, such as behind a proxy that keeps it to itself."""
+        rand = self._core.env.rand
+        while True:
+            told = self.ledger.current.as_of
+            await asyncio.sleep(rand.uniform(_QUIET_S, _QUIET_S * 1.1))
+            if self.ledger.is_ready and self.ledger.current.as_of == told:
+                with contextlib.suppress(CoordError, TimeoutError):
+                    async with asyncio.timeout(_ASK_WITHIN_S):
+                        await self._ask()
+
+    async def _ask(self) -> None:
+        request = range_request(self.start, b"", keys_only=True)
+        now = (await self._core.kv.range(request)).revision
+        # In a store that stands still there is nothing to find out.
+        if now > self.ledger.current.as_of:
+            await self.reach(now)
+
     def _end(self, error: CoordError) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
         self._drop_feed()
         self._mirrors.forget(self)
         self.ledger.fail(error)
@@ -199,7 +228,7 @@ class Mirror:
         return revision
 
     async def _read_patiently(self) -> tuple[list[KeyValue], int, float]:
-        patience = Patience(self._core.env)
+        backoff = reread(self._core.env.rand)
         while True:
             asked_at = self._clock.mono()
             try:
@@ -207,12 +236,12 @@ class Mirror:
             except Compacted:
                 continue  # the pages took longer than the history lasts
             except (Unavailable, CoordTimeout):
-                await patience.wait()
+                await backoff.pause()
 
     async def _read(self) -> tuple[list[KeyValue], int]:
         items: list[KeyValue] = []
         revision = size_bytes = 0
-        async for page in pages(self._core.kv, self.start, self.end):
+        async for page in Pages(self._core.kv, (self.start, self.end)):
             # Of the first page it is all that will come: no need to read it first.
             self._check(page.count if not items else len(items) + len(page.items), size_bytes)
             revision = revision or page.revision
@@ -266,6 +295,7 @@ class Mirror:
             self.ledger.wake()
             if not self._seats:
                 raise over[-1].error or CacheOverflow(str(self), limit=0, unit="keys")
+        self._core.key_counts.note(f"the cache of {self}", keys, _ADVICE)
 
 
 def _revision(event: WatchEvent) -> int:

@@ -21,7 +21,7 @@ from coord.errors import (
     Unavailable,
 )
 from coord.store.kv import range_request
-from coord.store.reading import Patience
+from coord.store.paging import reread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -225,13 +225,13 @@ class Cache(Reads[T]):
 
     async def _sync(self, place: _Place) -> int:
         core = self._mirrors.core
-        patience = Patience(core.env)
+        backoff = reread(core.env.rand)
         while True:
             place.check()
             try:
                 now = await core.kv.range(range_request(self._start, b"", keys_only=True))
             except (Unavailable, CoordTimeout):
-                await patience.wait()
+                await backoff.pause()
             else:
                 await self._reach(place, now.revision)
                 return now.revision

@@ -11,6 +11,7 @@ from coord.errors import ClientClosed, ForkedError, InvalidArgument
 from coord.runtime import Runtime, finish, real_env
 from coord.store.keys import to_bytes
 from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
+from coord.store.value_limits import DEFAULT_MAX_VALUE_BYTES
 from coord.target import TargetKind, parse_target
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def connect(  # noqa: PLR0913 - everything that a client can be told
     name: str | None = None,
     debug: bool = False,
     max_txn_ops: int = DEFAULT_MAX_TXN_OPS,
+    max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
     auto_sync: float | None = None,
 ) -> Connecting:
     """Connect to a store: ``async with coord.connect() as client``, or ``client = await coord.connect()``.
@@ -57,6 +59,8 @@ def connect(  # noqa: PLR0913 - everything that a client can be told
     ``debug=True`` looks for mistakes at some cost: recipes whose names would count each other's keys raise
     :class:`NameConflict`.
     ``max_txn_ops`` bounds the comparisons and the operations of one transaction; it is the servers' ``--max-txn-ops``.
+    ``max_value_bytes`` bounds one value that a recipe writes for you: an election's, a lock's label, those of ``stm()``;
+    a larger one raises :class:`PayloadTooLarge`.
     Network connections are made when they are needed, so that a store that is down is noticed by the first call.
 
     Raises :class:`InvalidArgument` at once when an argument is wrong.
@@ -68,8 +72,7 @@ def connect(  # noqa: PLR0913 - everything that a client can be told
     limit = request_timeout if request_timeout is not None else target.request_timeout
     if limit is not None and not limit > 0:
         raise InvalidArgument(f"request_timeout must be more than 0 seconds, not {limit}")
-    if max_txn_ops < 1:
-        raise InvalidArgument(f"max_txn_ops must be at least 1, not {max_txn_ops}")
+    _at_least_one(max_txn_ops=max_txn_ops, max_value_bytes=max_value_bytes)
     if auto_sync is not None and not auto_sync > 0:
         raise InvalidArgument(f"auto_sync must be None or more than 0 seconds, not {auto_sync}")
     if runtime not in ("thread", "inline"):
@@ -97,9 +100,16 @@ def connect(  # noqa: PLR0913 - everything that a client can be told
             debug=debug,
             namespace=space or target.namespace,
             max_txn_ops=max_txn_ops,
+            max_value_bytes=max_value_bytes,
             auto_sync=auto_sync,
         )
     )
+
+
+def _at_least_one(**given: int) -> None:
+    for name, number in given.items():
+        if number < 1:
+            raise InvalidArgument(f"{name} must be at least 1, not {number}")
 
 
 class Connecting:

@@ -142,6 +142,7 @@ class KeyCalls:
     ) -> AsyncIterator[RangeResult]:
         r"""Read a range of any size, ``page_size`` keys at a time, as it was at one revision.
 
+        A page that does not fit a message has fewer keys.
         All keys that start with ``prefix``, or ``[start, end)``, where an ``end`` of ``b"\0"`` means everything from
         ``start`` on; without any, all keys. In key order.
         The first page is a linearizable read and fixes the revision, unless ``revision`` does; each page tells it as

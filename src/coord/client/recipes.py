@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from coord.election import Election
 from coord.mutex import Mutex
 from coord.session import Session
+from coord.store.value_limits import to_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,12 @@ class RecipeCalls:
         reentrant: bool = False,
         label: str | None = None,
     ) -> Mutex:
-        """Return the lock called ``name``; see :class:`Mutex`. ``label`` is shown to those who inspect the line."""
+        """Return the lock called ``name``; see :class:`Mutex`. ``label`` is shown to those who inspect the line.
+
+        Raises :class:`PayloadTooLarge` for a label above the client's ``max_value_bytes``.
+        """
+        if label is not None:
+            to_value(label, "the lock's label", self._home.txn.max_value_bytes)
         return Mutex(self._home, name, session=session, reentrant=reentrant, label=label)
 
     def election(self, name: str | bytes, *, session: Session | None = None) -> Election:

@@ -14,6 +14,7 @@ Left out on purpose: timers. ``asyncio.sleep``, ``loop.call_later`` and ``asynci
 the simulator replaces the loop itself.
 """
 
+from coord.runtime.backoff import Backoff
 from coord.runtime.crossing import Batcher
 from coord.runtime.files import AtomicFile
 from coord.runtime.invariants import InvariantViolation, invariant
@@ -46,6 +47,7 @@ from coord.runtime.tasks import Supervisor, finish, start_task
 __all__ = [
     "Address",
     "AtomicFile",
+    "Backoff",
     "Batcher",
     "Clock",
     "Env",

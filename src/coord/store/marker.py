@@ -15,7 +15,6 @@ every copy still under way fails.
 from __future__ import annotations
 
 import asyncio
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,8 @@ from coord.errors import (
     PermissionDenied,
     Unavailable,
 )
+from coord.notices import RightsWarning, notice
+from coord.runtime import Backoff
 from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.caller import Repeat
@@ -50,7 +51,7 @@ _ROTATE_S = 60.0
 _APPLIED = b""
 _VOID = b"void"
 _DENIED_TEXT = "etcdserver: permission denied"  # and nothing about who the user is
-_BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.025, 1.0
+_BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.05, 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,20 +198,21 @@ class Markers:
         """Go on without markers: the user has no right to ``_coord/`` (spec recipes C17)."""
         if not self._denied:
             self._denied = True
-            warnings.warn(
-                "this user may not write under _coord/op/, so transactions run without operation markers: a lost"
-                " answer is reported as AmbiguousResult instead of being cleared up",
-                RuntimeWarning,
-                stacklevel=2,
+            notice(
+                RightsWarning(
+                    "the store denies access to keys below '_coord/': transactions run without operation markers, and a"
+                    " lost answer is reported as AmbiguousResult instead of being cleared up; grant this user readwrite"
+                    " on the prefix '_coord/'"
+                )
             )
 
     def nonce(self) -> bytes:
         """Return a fresh marker's key."""
         return MARKER_PREFIX + format(self._rand.bits(64), "016x").encode()
 
-    def pause_s(self, attempt: int) -> float:
-        """Return how long to wait before the next copy: full jitter."""
-        return self._rand.uniform(0, min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** min(attempt, 10)))
+    def backoff(self) -> Backoff:
+        """Return the pauses between copies."""
+        return Backoff(self._rand, _BACKOFF_FIRST_S, _BACKOFF_MAX_S, spread=1)
 
     @property
     def now(self) -> float:
@@ -245,7 +247,7 @@ class _Attempt:
         self._doubt: AmbiguousResult | None = None
 
     async def run(self, limit: float) -> Marked:
-        copies = 0
+        backoff = self._markers.backoff()
         last: CoordError = CoordTimeout("Txn", limit)
         while True:
             left = self._deadline - self._markers.now
@@ -270,9 +272,7 @@ class _Attempt:
                 return await self._settled(error)
             else:
                 return await self._answered(result)
-            copies += 1
-            left = max(0.0, self._deadline - self._markers.now)
-            await asyncio.sleep(min(self._markers.pause_s(copies), left))
+            await backoff.pause(max(0.0, self._deadline - self._markers.now))
 
     async def _send(self, left: float) -> TxnResult:
         return await self._markers.runner.run(
@@ -340,7 +340,7 @@ class _Attempt:
 
     async def _settle(self) -> Marked:
         """End the doubt, in the time that is left."""
-        tries = 0
+        backoff = self._markers.backoff()
         while True:
             left = self._deadline - self._markers.now
             if left <= 0:
@@ -350,10 +350,9 @@ class _Attempt:
                     self._key, self._lease, timeout=min(left, self._markers.request_timeout)
                 )
             except (Unavailable, CoordTimeout, AmbiguousResult):
-                tries += 1
+                await backoff.pause(left)
             except CoordError as error:
                 raise self._unknown() from error
-            await asyncio.sleep(min(self._markers.pause_s(tries), left))
 
     def _unless_doubtful(self, error: CoordError) -> CoordError:
         return error if self._doubt is None else self._unknown()

@@ -10,16 +10,31 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from coord.errors import Compacted, InvalidArgument
+from coord.errors import Compacted, InvalidArgument, RequestRefused
+from coord.rpc.status import StatusCode
+from coord.runtime import Backoff
 from coord.store.keys import prefix_range, to_bytes, to_key
 from coord.store.kv import KV, range_request
 
 if TYPE_CHECKING:
+    from coord.runtime import Rand
     from coord.store.values import KeyValue, RangeResult
     from coord.wire import rpc_pb2
 
 DEFAULT_PAGE_SIZE = 1000
 """Keys per page: a few hundred kB at usual sizes, and a thousand keys cost a server little at a time."""
+# Without a page size: the first page tells how large the pairs are, the others are as many as fit a few megabytes.
+_FIRST_KEYS = 256
+_MAX_KEYS = 4096
+_PAGE_BYTES = 4 << 20
+
+
+_RETRY_MIN_S, _RETRY_MAX_S = 0.05, 2.0
+
+
+def reread(rand: Rand) -> Backoff:
+    """Return the pauses of those who read a range for as long as it takes, between attempts to reach the store."""
+    return Backoff(rand, _RETRY_MIN_S, _RETRY_MAX_S)
 
 
 def chosen_range(
@@ -44,23 +59,33 @@ def chosen_range(
 
 
 class Pages:
-    """An iterator over pages. Keeps its place: after an error that passes, the next call tries the same page again."""
+    """An iterator over pages. Keeps its place: after an error that passes, the next call tries the same page again.
+
+    ``bounds`` are ``[start, end)``; an empty ``end`` is the one key ``start``.
+    ``page_size`` is the number of keys per page; None begins with a few, and goes on with as many as fit a few
+    megabytes by what the last page held.
+    Either way a page that is too large for one message is asked for again with fewer keys, down to one.
+    All pages are as of ``revision``, by default that of the first one.
+    """
 
     def __init__(
         self,
         kv: KV,
         bounds: tuple[bytes, bytes],
         *,
-        page_size: int,
-        revision: int | None,
-        keys_only: bool,
-        timeout: float | None,
+        page_size: int | None = None,
+        revision: int | None = None,
+        keys_only: bool = False,
+        timeout: float | None = None,
     ) -> None:
-        if page_size < 1:
+        if page_size is not None and page_size < 1:
             raise InvalidArgument(f"page_size must be at least 1, not {page_size}")
         self._kv = kv
         self._start, self._end = bounds
-        self._page_size = page_size
+        self._limit = _FIRST_KEYS if page_size is None else page_size
+        self._most = _MAX_KEYS if page_size is None else page_size
+        # Whether the limit follows the size of the pairs.
+        self._adapts = page_size is None
         self._revision = revision
         self._keys_only = keys_only
         self._timeout = timeout
@@ -80,25 +105,39 @@ class Pages:
     async def read(self, timeout: float | None) -> RangeResult:
         """Read the next page, which there must be."""
         asked = self._start
-        try:
-            page = await self._kv.range(self._request(), timeout=timeout)
-        except Compacted as error:
-            raise _too_old(error, self._revision) from error
+        page = await self._fitting(timeout)
         if self._start != asked:
             raise InvalidArgument("another task is reading these pages")
         if self._revision is None:
             self._revision = page.revision
-        if page.more:
+        if page.more and page.items:
             self._start = page.items[-1].key + b"\0"
+            if self._adapts:
+                size_bytes = sum([len(kv.key) + len(kv.value) for kv in page.items])
+                fit = _PAGE_BYTES * len(page.items) // max(1, size_bytes)
+                self._limit = max(1, min(self._most, fit))
         else:
             self._over = True
         return replace(page, revision=self._revision)
+
+    async def _fitting(self, timeout: float | None) -> RangeResult:
+        """Ask for fewer keys until the answer fits a message."""
+        while True:
+            try:
+                return await self._kv.range(self._request(), timeout=timeout)
+            except Compacted as error:
+                raise _too_old(error, self._revision) from error
+            except RequestRefused as error:
+                if error.code is not StatusCode.RESOURCE_EXHAUSTED or self._limit == 1:
+                    raise
+                self._limit = max(1, self._limit // 4)
+                self._adapts = True
 
     def _request(self) -> rpc_pb2.RangeRequest:
         return range_request(
             self._start,
             self._end,
-            limit=self._page_size,
+            limit=self._limit,
             revision=self._revision,
             keys_only=self._keys_only,
         )

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coord.errors import Compacted, CoordTimeout, Unavailable
-from coord.store.reading import Patience, pages
+from coord.store.paging import Pages, reread
 from coord.store.values import EventType, KeyValue, WatchBatch, WatchEvent
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class ResyncFeed:
         state: State = {}
         at = 0
         spec = self.spec
-        async for page in pages(self._kv, spec.key, spec.end, revision=revision, keys_only=True):
+        async for page in Pages(self._kv, (spec.key, spec.end), revision=revision, keys_only=True):
             at = at or page.revision
             state.update((kv.key, (kv.create_revision, kv.mod_revision)) for kv in page.items)
         self._state = state
@@ -163,17 +163,17 @@ class ResyncFeed:
 
     async def _resync(self) -> WatchBatch:
         """Read the range, go on behind it, and return what is different from what was told."""
-        patience = Patience(self._env)
+        backoff = reread(self._env.rand)
         while True:
             items: list[KeyValue] = []
             revision = 0
             try:
-                async for page in pages(self._kv, self.spec.key, self.spec.end):
+                async for page in Pages(self._kv, (self.spec.key, self.spec.end)):
                     revision = revision or page.revision
                     items += page.items
                 break
             except (Unavailable, CoordTimeout):
-                await patience.wait()
+                await backoff.pause()
             except Compacted:
                 continue
         batch = WatchBatch(

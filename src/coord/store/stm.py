@@ -22,6 +22,7 @@ from coord.errors import (
     StmTimeout,
     Unavailable,
 )
+from coord.runtime import Backoff
 from coord.store.keys import to_key
 from coord.store.marker import MARKER_OPS
 from coord.store.stm_check import Known
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EAGER_RETRIES = 2
-_BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.005, 0.25
-_REREAD_FIRST_S, _REREAD_MAX_S = 0.025, 1.0
+_BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.01, 0.25
+_REREAD_FIRST_S, _REREAD_MAX_S = 0.05, 1.0
 _HOTTEST = 5
 
 
@@ -99,6 +100,7 @@ class StmRun:
         self._marker = marker
         self._wanted = dict.fromkeys(to_key(key) for key in prefetch)
         self._attempts = 0
+        self._backoff = Backoff(env.rand, _BACKOFF_FIRST_S, _BACKOFF_MAX_S, spread=1)
         self._seed: Known | None = None
         self._conflicts: Counter[bytes] = Counter()
         self._last: Exception | None = None  # the last failure that passes, to explain a timeout
@@ -113,7 +115,7 @@ class StmRun:
         self._attempts += 1
         if retries > _EAGER_RETRIES:
             self._seed = None
-            await self._pause(retries - _EAGER_RETRIES, _BACKOFF_FIRST_S, _BACKOFF_MAX_S)
+            await self._backoff.pause(self.left())
         seed, self._seed = self._seed, None
         tx = StmTxn(self, self._isolation, seed or Known())
         if seed is None and self._wanted:
@@ -199,7 +201,7 @@ class StmRun:
 
     async def patiently(self, call: Callable[[float], Awaitable[T]]) -> T:
         """Make a read, again after failures that pass, until the time is up. Raises :class:`StmTimeout`."""
-        tries = 0
+        backoff = Backoff(self._env.rand, _REREAD_FIRST_S, _REREAD_MAX_S, spread=1)
         while True:
             left = self.left()
             limit = self._request_timeout if left is None else min(left, self._request_timeout)
@@ -207,9 +209,7 @@ class StmRun:
                 return await call(limit)
             except (Unavailable, CoordTimeout) as error:
                 self._last = error
-            self.left()
-            tries += 1
-            await self._pause(tries, _REREAD_FIRST_S, _REREAD_MAX_S)
+            await backoff.pause(self.left())
 
     def left(self) -> float | None:
         """Return the seconds that are left. Raises :class:`StmTimeout` when none are."""
@@ -230,11 +230,6 @@ class StmRun:
     def _conflict(self) -> StmConflict:
         hottest = tuple(self._conflicts.most_common(_HOTTEST))
         return StmConflict(self._attempts, hottest)
-
-    async def _pause(self, tries: int, first: float, most: float) -> None:
-        seconds = self._env.rand.uniform(0, min(most, first * 2 ** min(tries, 10)))
-        left = self.left()
-        await asyncio.sleep(seconds if left is None else min(seconds, left))
 
 
 async def run_stm(

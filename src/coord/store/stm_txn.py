@@ -17,10 +17,11 @@ from coord.errors import (
     InvalidArgument,
 )
 from coord.store import operations as op
-from coord.store.keys import prefix_range, to_bytes, to_key
+from coord.store.keys import prefix_range, to_key
 from coord.store.kv import range_request
 from coord.store.paging import DEFAULT_PAGE_SIZE, Pages
 from coord.store.stm_check import Conditions, covers
+from coord.store.value_limits import to_value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -126,9 +127,14 @@ class StmTxn:
         return dict(sorted(pairs.items()))
 
     def put(self, key: str | bytes, value: str | bytes, *, lease: int = 0) -> None:
-        """Write one pair when the transaction commits, attached to the lease with this id if given."""
+        """Write one pair when the transaction commits, attached to the lease with this id if given.
+
+        Raises :class:`PayloadTooLarge` for a value above the client's ``max_value_bytes``.
+        """
         self._check()
-        self._writes[to_key(key)] = _Write(to_bytes(value, "value"), lease)
+        raw = to_key(key)
+        what = f"the value of {raw.decode(errors='backslashreplace')!r}"
+        self._writes[raw] = _Write(to_value(value, what, self._calls.txn.max_value_bytes), lease)
 
     def delete(self, key: str | bytes) -> None:
         """Delete one key when the transaction commits; a missing one is no error."""

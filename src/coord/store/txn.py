@@ -23,6 +23,7 @@ from coord.store.kv import (
 )
 from coord.store.operations import Op, txn_request
 from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS, check_size
+from coord.store.value_limits import DEFAULT_MAX_VALUE_BYTES
 from coord.store.values import DeleteResult, PutResult, RangeResult
 from coord.wire import methods, rpc_pb2
 
@@ -79,10 +80,12 @@ class TxnRunner:
         caller: Caller,
         keyspace: Keyspace = EVERYTHING,
         max_ops: int = DEFAULT_MAX_TXN_OPS,
+        max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
     ) -> None:
         self._caller = caller
         self._keyspace = keyspace
         self.max_ops = max_ops
+        self.max_value_bytes = max_value_bytes
 
     async def run(
         self,

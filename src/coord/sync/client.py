@@ -12,6 +12,7 @@ from coord.core import Core
 from coord.errors import ClientClosed, ForkedError
 from coord.runtime import Runtime, real_env
 from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
+from coord.store.value_limits import DEFAULT_MAX_VALUE_BYTES
 from coord.sync._auth import AuthCalls
 from coord.sync._cluster import ClusterCalls
 from coord.sync._endpoints import EndpointCalls
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from coord.target import TlsConfig
 
 
-def connect(
+def connect(  # noqa: PLR0913 - everything that a client can be told
     endpoints: str | Sequence[str] | None = None,
     *,
     tls: TlsConfig | None = None,
@@ -44,6 +45,7 @@ def connect(
     name: str | None = None,
     debug: bool = False,
     max_txn_ops: int = DEFAULT_MAX_TXN_OPS,
+    max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
     auto_sync: float | None = None,
 ) -> Client:
     """Connect to a store: ``with coord.sync.connect() as client``, or keep the client and close it yourself.
@@ -62,6 +64,7 @@ def connect(
         name=name,
         debug=debug,
         max_txn_ops=max_txn_ops,
+        max_value_bytes=max_value_bytes,
         auto_sync=auto_sync,
     )
     return _open(connecting._options)  # noqa: SLF001 - one product, two faces  # pyright: ignore[reportPrivateUsage]

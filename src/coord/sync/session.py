@@ -54,9 +54,12 @@ class Session(Twin[session.Session]):
         """Raise :class:`coord.SessionExpired` or :class:`coord.SessionClosed` unless it is valid right now."""
         self._async.check()
 
-    def on_state(self, callback: Callable[[SessionState], None]) -> None:
-        """Call ``callback(state)`` at each change, on a worker thread (on its loop, if this thread runs one)."""
-        self._async.on_state(callback)
+    def on_state(self, callback: Callable[[SessionState], object]) -> Callable[[], None]:
+        """Call ``callback(state)`` at each change, on a worker thread (on its loop, if this thread runs one).
+
+        Returns what ends that.
+        """
+        return self._async.on_state(callback)
 
     def __enter__(self) -> Self:
         """Open the session."""

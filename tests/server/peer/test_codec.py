@@ -127,6 +127,7 @@ def test_the_data_of_entries_is_joined_once() -> None:
 def test_noise_is_refused_in_one_way(
     decode: Callable[[bytes], object], data: bytes, kind: int
 ) -> None:
+    """That nothing but :class:`DecodeError` comes out is the claim: a peer's bytes must not end the reader."""
     for noise in (data, bytes((kind,)) + data):
         with contextlib.suppress(DecodeError):
             decode(noise)
@@ -153,6 +154,7 @@ def test_cut_and_flipped_packets_are_refused_in_one_way(
 
 @given(hello=HELLOS, data=st.data())
 def test_cut_and_flipped_hellos_are_refused_in_one_way(hello: Hello, data: st.DataObject) -> None:
+    """As above; what is left without its URLs, or with a flipped bit, may be another hello that is one."""
     whole = bytearray(encode_hello(hello))
     with contextlib.suppress(DecodeError):
         decode_hello(bytes(whole[: data.draw(st.integers(0, len(whole)))]))

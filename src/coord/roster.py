@@ -1,0 +1,44 @@
+"""Everybody in line for a name: the keys under ``name/``, in order of their creation (spec recipes 3, 7, C16)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from coord.errors import CoordTimeout
+from coord.store.keys import prefix_range
+from coord.store.paging import Pages
+
+if TYPE_CHECKING:
+    from coord.core import Core
+    from coord.store.values import KeyValue
+
+_ADVICE = "each look at the whole line reads all of them; divide the work over several names"
+
+
+async def roster(core: Core, name: bytes, *, timeout: float | None) -> tuple[KeyValue, ...]:
+    """Return the entries of the line, the first in line first, in pages of one revision.
+
+    Warns once of a line that is very long. Raises :class:`CoordTimeout` after ``timeout`` seconds, and what a read
+    raises, :class:`Compacted` when history went faster than the pages.
+    """
+    found: list[KeyValue] = []
+    scope = asyncio.timeout(timeout)
+    try:
+        async with scope:
+            async for page in Pages(core.kv, prefix_range(name + b"/")):
+                found += page.items
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise CoordTimeout(f"reading the line for {_text(name)!r}", timeout) from None
+    core.key_counts.note(f"the line for {_text(name)!r}", len(found), _ADVICE)
+    return tuple(sorted(found, key=_created))
+
+
+def _created(kv: KeyValue) -> tuple[int, bytes]:
+    return kv.create_revision, kv.key
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="backslashreplace")

@@ -1,0 +1,150 @@
+"""What recipes write is bounded, and those with very many keys are told (recipes C16)."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+import coord
+from coord import notices
+from coord.wire import rpc_pb2
+
+LIMIT = 512 * 1024
+
+
+async def stm_put(client: coord.Client, value: bytes) -> None:
+    def put(tx: coord.StmTxn) -> None:
+        tx.put("k", value)
+
+    async def fn(tx: coord.StmTxn) -> None:
+        put(tx)
+
+    await client.stm(fn)
+
+
+async def lead(client: coord.Client, value: bytes) -> None:
+    async with client.election("e").lead(value):
+        pass
+
+
+async def run(client: coord.Client, value: bytes) -> None:
+    async def fn(_: coord.Term) -> None:
+        return
+
+    await client.election("e").run(fn, value=value, rejoin=False)
+
+
+async def lock(client: coord.Client, value: bytes) -> None:
+    await client.mutex("m", label=value.decode()).try_acquire()
+
+
+async def campaign(client: coord.Client, value: bytes) -> None:
+    await (await client.election("e").campaign(value)).resign()
+
+
+GIVEN: dict[str, Callable[[coord.Client, bytes], Awaitable[None]]] = {
+    "campaign": campaign,
+    "lead": lead,
+    "run": run,
+    "label": lock,
+    "stm": stm_put,
+}
+
+
+@pytest.mark.parametrize("give", GIVEN.values(), ids=GIVEN)
+async def test_a_value_too_large_is_refused_before_anything_is_sent(
+    give: Callable[[coord.Client, bytes], Awaitable[None]],
+) -> None:
+    # No store: with a value that fits, the same call would look for it.
+    async with coord.connect("127.0.0.1:1", request_timeout=0.05) as client:
+        with pytest.raises(coord.PayloadTooLarge, match="at most 524288 are allowed") as refused:
+            await asyncio.wait_for(give(client, b"x" * (LIMIT + 1)), 10)
+    assert (refused.value.size_bytes, refused.value.limit_bytes) == (LIMIT + 1, LIMIT)
+
+
+@pytest.mark.parametrize("give", GIVEN.values(), ids=GIVEN)
+async def test_the_limit_itself_fits_and_may_be_another(
+    give: Callable[[coord.Client, bytes], Awaitable[None]],
+) -> None:
+    async with coord.connect("memory:", max_value_bytes=10) as client:
+        await give(client, b"x" * 10)
+        with pytest.raises(coord.PayloadTooLarge, match="has 11 bytes"):
+            await give(client, b"x" * 11)
+    with pytest.raises(coord.InvalidArgument, match="max_value_bytes must be at least 1"):
+        coord.connect("memory:", max_value_bytes=0)
+
+
+async def test_a_proclamation_too_large_leaves_the_term_as_it_is() -> None:
+    async with (
+        coord.connect("memory:") as client,
+        client.election("e").lead(b"x" * LIMIT) as term,
+    ):
+        with pytest.raises(coord.PayloadTooLarge, match="the value of election 'e'"):
+            await term.proclaim(b"x" * (LIMIT + 1))
+        term.check()
+        assert (await client.election("e").leader()).value == b"x" * LIMIT
+
+
+async def test_a_line_is_read_in_pages_of_one_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with coord.connect("memory:", runtime="inline") as client:
+        # The newest first in key order.
+        keys = [f"e/{number:03d}" for number in range(300, 0, -1)]
+        for key in keys:
+            await client.put(key, b"")
+        kv = client._core.kv
+        read, asked = kv.range, list[int]()
+
+        async def range_then_put(
+            request: rpc_pb2.RangeRequest, *, timeout: float | None = None
+        ) -> coord.RangeResult:
+            asked.append(request.revision)
+            result = await read(request, timeout=timeout)
+            await client.put("e/999", b"")  # between two pages
+            return result
+
+        monkeypatch.setattr(kv, "range", range_then_put)
+        candidates = await client.election("e").candidates(timeout=20)
+        assert [each.key.decode() for each in candidates] == keys
+        assert asked == [0, candidates[-1].token]
+        explained = await client.explain("e")
+        assert isinstance(explained, coord.NameExplanation)
+        assert [each.key.decode() for each in explained.line] == [*keys, "e/999"]
+
+
+async def test_very_many_keys_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "MANY_KEYS", 3)
+    async with coord.connect("memory:", runtime="inline") as client:
+        for number in range(3):
+            await client.put(f"e/{number}", b"")
+        async with client.cache(prefix="e/") as view:
+            with warnings.catch_warnings(record=True) as heard:
+                warnings.simplefilter("always")
+                await client.election("e").candidates()
+                assert heard == []  # exactly as many as may be
+                done = await client.put("e/3", b"")
+                await view.wait_revision(done.revision)
+                done = await client.put("e/4", b"")
+                await view.wait_revision(done.revision)
+                await client.election("e").candidates()
+                await client.election("e").candidates()
+    assert [warning.category for warning in heard] == [coord.KeyCountWarning] * 2
+    told = [str(warning.message) for warning in heard]
+    assert told[0].startswith("the cache of [b'e/', b'e0') has 4 keys, and more than 3 are")
+    assert told[1].startswith("the line for 'e' has 5 keys")
+
+
+async def test_a_warning_made_an_error_breaks_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "MANY_KEYS", 0)
+    failed: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: failed.append(context.get("exception"))
+    )
+    async with coord.connect("memory:", runtime="inline") as client:
+        await client.put("e/1", b"")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", coord.CoordWarning)
+            assert len(await client.election("e").candidates()) == 1
+    assert [type(each) for each in failed] == [coord.KeyCountWarning]
