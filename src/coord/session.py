@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from coord.entry import Entry
     from coord.coordination import Coordination
+    from coord.entry import Entry
     from coord.local_line import LocalLine
 
 DRIFT = 0.01
