@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from coord._telemetry import ELECTION, observed_wait
-from coord.contender import Contender, check_name
+from coord.contender import Contender
+from coord.entry import check_name
 from coord.errors import (
     CampaignTimeout,
     Compacted,

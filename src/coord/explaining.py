@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from typing_extensions import override
 
-from coord.contender import META_PREFIX, check_name
+from coord.entry import META_PREFIX, check_name
 from coord.errors import CoordError
 from coord.maintenance import Maintenance
 from coord.roster import roster

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Literal
 
-    from coord.contender import Contender
     from coord.coordination import Coordination
+    from coord.entry import Entry
     from coord.local_line import LocalLine
     from coord.session import Session
     from coord.store.comparing import Compare
@@ -56,17 +56,17 @@ class Grant:
 
     lost_error: type[LostError] = LostError
 
-    def __init__(self, home: Coordination, contender: Contender, line: LocalLine) -> None:
+    def __init__(self, home: Coordination, entry: Entry, line: LocalLine | None) -> None:
         self._home = home
-        self._contender = contender
+        self._entry = entry
         self._line = line
-        self.name: str = contender.text
+        self.name: str = entry.text
         """The name that was acquired."""
-        self.key: bytes = contender.key
+        self.key: bytes = entry.key
         """The key in the store that stands for it."""
-        self.token: int = contender.token
+        self.token: int = entry.token
         """The fencing token; it rises with each grant of the same name."""
-        self.session: Session = contender.session
+        self.session: Session = entry.session
         """The session that it is held through."""
         self.acquired_at: float = home.env.clock.mono()
         """Monotonic seconds of this machine."""
@@ -74,7 +74,7 @@ class Grant:
         """Fires once, with the reason, when the grant is lost before its release."""
         self._released = False
         self._hold = begin_hold(
-            contender.recipe,
+            entry.recipe,
             self.name,
             self.token,
             self.session.lease_id,
@@ -113,7 +113,7 @@ class Grant:
 
     def guard(self) -> Compare:
         """Return the comparison that holds exactly while the store still has this grant; put it into ``when()``."""
-        return self._contender.guard()
+        return self._entry.guard()
 
     def txn(self) -> Txn:
         """Build a transaction that runs ``then()`` only while the store still has this grant; as ``client.txn()``.
@@ -138,7 +138,7 @@ class Grant:
 
     def _tell_loss(self, reason: str) -> None:
         hold, self._hold = self._hold, None
-        hold_lost(hold, self._contender.recipe, reason, self.lost_error)
+        hold_lost(hold, self._entry.recipe, reason, self.lost_error)
 
     def _start_watching(self) -> None:
         if not self._released and not self.lost.is_set():
@@ -216,15 +216,19 @@ class Grant:
         self._stop_watching()
         task = self._home.background(self._give_back(), name="release")
         if task is None:
-            self._line.leave()
+            self._leave_line()
         else:
             await asyncio.shield(task)
         return was_valid
 
     async def _give_back(self) -> None:
         try:
-            await self._contender.leave()
+            await self._entry.leave()
         finally:
+            self._leave_line()
+
+    def _leave_line(self) -> None:
+        if self._line is not None:
             self._line.leave()
 
     def discard(self) -> None:

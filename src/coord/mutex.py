@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from typing_extensions import override
 
 from coord._telemetry import MUTEX, entry_context, observed_wait
-from coord.contender import META_PREFIX, Contender, check_name
+from coord.contender import Contender
+from coord.entry import META_PREFIX, check_name
 from coord.errors import CoordError, InvalidArgument, LockLost, LockTimeout
 from coord.grants import Grant, Hold
 from coord.local_line import LocalLine

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from coord.contender import Contender
     from coord.coordination import Coordination
+    from coord.entry import Entry
     from coord.local_line import LocalLine
 
 DRIFT = 0.01
@@ -117,7 +117,7 @@ class Session:
         """Per name, the local line of contenders (used by the recipes)."""
         self.gate_revisions: dict[bytes, int] = {}
         """Per name, the mod revision of its create fence."""
-        self.doubts: dict[bytes, list[Contender]] = {}
+        self.doubts: dict[bytes, list[Entry]] = {}
         """Per name, the attempts whose create may still land, where nothing fences it off."""
 
     # -- what may be asked from anywhere ---------------------------------------------------------------------------

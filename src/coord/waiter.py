@@ -1,8 +1,8 @@
 """The waiter engine: the one place in the SDK that waits for the store to change (spec recipes C6).
 
 A recipe hands in a *condition*: one RPC that reads the state at a revision R and says either that the wait is over, or
-which keys' deletion could end it.
-The engine watches exactly those keys from R + 1, wakes on the first of {event, own key gone, session expired, client
+which changes of which keys could end it.
+The engine watches exactly those from R + 1, wakes on the first of {event, own key gone, session expired, client
 closed}, and asks again.
 It never watches "from now", so nothing can slip between the read and the watch; a watch that cannot be resumed
 (compaction) only means asking again; and every ``recheck`` seconds it asks without any event.
@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from coord.errors import Compacted, RequestRefused, Unavailable
 from coord.runtime import start_task
+from coord.store.keys import prefix_end
 from coord.store.values import EventType
 from coord.store.watch import WatchSpec
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from coord.coordination import Coordination
     from coord.session import Session
+    from coord.store.values import WatchEvent
     from coord.store.watch import WatchFeed
 
 T = TypeVar("T")
@@ -40,31 +42,59 @@ class Done(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """Not yet: ask again when one of ``keys`` is deleted after ``revision``."""
+class Sight:
+    """What to look out for: changes of one key, or of all below a prefix."""
 
-    keys: tuple[bytes, ...]
+    key: bytes
+    prefix: bool = False
+    on: Literal["delete", "put", "any"] = "delete"
+
+    def spec(self, revision: int) -> WatchSpec:
+        """Return the watch for it, with the narrowest filter."""
+        return WatchSpec(
+            key=self.key,
+            end=prefix_end(self.key) if self.prefix else b"",
+            start_revision=revision,
+            no_put=self.on == "delete",
+            no_delete=self.on == "put",
+        )
+
+    def wakes(self, event: WatchEvent) -> bool:
+        """Whether this event is one of those."""
+        return self.on == "any" or (event.type is EventType.DELETE) == (self.on == "delete")
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Not yet: ask again when something of this happens after ``revision``; a key alone means its deletion.
+
+    ``within``: ask again after so many seconds at the latest, for a condition that time can fulfil.
+    """
+
+    sights: tuple[bytes | Sight, ...]
     revision: int
+    within: float | None = None
 
 
 async def wait_until(
     home: Coordination,
     condition: Callable[[], Awaitable[Done[T] | Watch]],
     *,
-    session: Session,
+    session: Session | None,
     first: Watch | None = None,
     recheck: float = RECHECK_S,
 ) -> T:
     """Wait until ``condition`` is done and return its result. On the runtime's loop.
 
     ``first``: what an earlier request already told to watch, which saves the first evaluation.
-    Raises :class:`SessionExpired` as soon as the session ends, and what ``condition`` raises, except
+    Raises :class:`SessionExpired` as soon as the session ends (None: the wait needs none), and what ``condition`` raises, except
     :class:`Unavailable`, after which it asks again.
     Cancelling leaves no watch behind.
     """
     verdict: Done[T] | Watch | None = first
     while True:
-        session.check()
+        if session is not None:
+            session.check()
         if verdict is None:
             try:
                 verdict = await while_valid(session, condition())
@@ -73,15 +103,20 @@ async def wait_until(
                 continue
         if isinstance(verdict, Done):
             # The answer may have been long under way: it counts only while the session surely lives.
-            session.check()
+            if session is not None:
+                session.check()
             return verdict.result
         pause = home.env.rand.uniform(recheck * 0.9, recheck * 1.1)
-        await while_valid(session, _deleted(home, verdict, within=pause))
+        if verdict.within is not None:
+            pause = min(pause, verdict.within)
+        await while_valid(session, _changed(home, verdict, within=pause))
         verdict = None
 
 
-async def while_valid(session: Session, step: Awaitable[T]) -> T:
-    """Await ``step``, but no longer than the session lives. Raises :class:`SessionExpired`."""
+async def while_valid(session: Session | None, step: Awaitable[T]) -> T:
+    """Await ``step``, but no longer than the session lives, if there is one. Raises :class:`SessionExpired`."""
+    if session is None:
+        return await step
     task = asyncio.current_task()
     if task is None:
         raise RuntimeError("the waiter engine runs inside a task")
@@ -109,29 +144,27 @@ async def while_valid(session: Session, step: Awaitable[T]) -> T:
             task.uncancel()
 
 
-async def _deleted(home: Coordination, what: Watch, *, within: float) -> None:
-    """Return when one of the keys is deleted after the revision, when that cannot be known, or after ``within``."""
-    feeds = [
-        home.watches.open(WatchSpec(key=key, start_revision=what.revision + 1, no_put=True))
-        for key in what.keys
-    ]
+async def _changed(home: Coordination, what: Watch, *, within: float) -> None:
+    """Return when one of the changes happens after the revision, when that cannot be known, or after ``within``."""
+    sights = [sight if isinstance(sight, Sight) else Sight(sight) for sight in what.sights]
+    feeds = [(sight, home.watches.open(sight.spec(what.revision + 1))) for sight in sights]
     try:
         async with asyncio.timeout(within):
             if len(feeds) == 1:
-                await _first_delete(feeds[0])
+                await _first_change(*feeds[0])
             else:
                 await _any(feeds)
     except TimeoutError:
         return
     finally:
-        for feed in feeds:
+        for _, feed in feeds:
             feed.close()
 
 
-async def _any(feeds: list[WatchFeed]) -> None:
+async def _any(feeds: list[tuple[Sight, WatchFeed]]) -> None:
     """Wait for the first of several feeds."""
     # No TaskGroup: before Python 3.13 it loses the caller's cancellation when a child ends it at the same time.
-    tasks = [start_task(_first_delete(feed), name="watch-any") for feed in feeds]
+    tasks = [start_task(_first_change(sight, feed), name="watch-any") for sight, feed in feeds]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -144,7 +177,7 @@ async def _any(feeds: list[WatchFeed]) -> None:
         raise errors[0]
 
 
-async def _first_delete(feed: WatchFeed) -> None:
+async def _first_change(sight: Sight, feed: WatchFeed) -> None:
     while True:
         try:
             batch = await feed.next()
@@ -152,5 +185,5 @@ async def _first_delete(feed: WatchFeed) -> None:
             return  # history is gone: only a fresh look can tell
         except RequestRefused:
             return
-        if any(event.type is EventType.DELETE for event in batch.events):
+        if any(sight.wakes(event) for event in batch.events):
             return

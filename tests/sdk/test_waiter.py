@@ -158,10 +158,10 @@ async def test_a_silent_watch_is_made_good_by_looking_again(
 ) -> None:
     """No event ever comes; every ``recheck`` seconds the condition is asked all the same."""
 
-    async def never(feed: WatchFeed) -> None:
+    async def never(sight: waiter.Sight, feed: WatchFeed) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(waiter, "_first_delete", never)
+    monkeypatch.setattr(waiter, "_first_change", never)
     often = functools.partial(waiter.wait_until, recheck=0.05)
     monkeypatch.setattr("coord.contender.wait_until", often)
     faulty = make_faulty(inline)
@@ -293,11 +293,11 @@ class FakeFeed:
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_a_cancellation_at_the_moment_of_the_event_is_not_lost(turns: int) -> None:
-    feeds = [FakeFeed(), FakeFeed()]
+    feeds = [(waiter.Sight(b"k"), FakeFeed()) for _ in range(2)]
     waiting = asyncio.ensure_future(waiter._any(feeds))  # type: ignore[arg-type] # a fake
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    feeds[0].fire()
+    feeds[0][1].fire()
     for _ in range(turns):
         await asyncio.sleep(0)
     if waiting.cancel():

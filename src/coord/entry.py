@@ -1,0 +1,285 @@
+"""One leased key of ours under a recipe's name: created once whatever answers are lost, and surely gone afterwards.
+
+Shared by every recipe that stands for something with a key of its session (spec recipes C3 to C5): a place in a line, a
+permit, a registration, a claim.
+
+A create whose answer is missing may still land later.
+The *create fence* (C5) makes that harmless: each create also compares the fence key's mod revision, and giving up, or
+leaving after an unanswered create, changes the fence, so that every copy still under way fails.
+Where the store's rules deny the fence's keys, a reaper looks for late copies instead (C17).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coord._telemetry import note_cleanup
+from coord.errors import (
+    AmbiguousResult,
+    CoordError,
+    CoordTimeout,
+    InvalidArgument,
+    LeaseNotFound,
+    PermissionDenied,
+    SessionError,
+    Unavailable,
+)
+from coord.reaper import look_after
+from coord.store import comparing as compare
+from coord.store import operations as op
+from coord.store.caller import Repeat
+from coord.waiter import while_valid
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Literal
+
+    from coord._telemetry import Recipe
+    from coord.coordination import Coordination
+    from coord.local_line import LocalLine
+    from coord.session import Session
+    from coord.store.comparing import Compare
+    from coord.store.operations import Op
+    from coord.store.txn import TxnResult
+    from coord.store.values import KeyValue
+
+META_PREFIX = b"_coord/"
+RETRY_LOW_S, RETRY_HIGH_S = 0.05, 0.5
+_EMPTY = b""
+
+
+def check_name(name: str | bytes) -> bytes:
+    """Return a recipe's name as bytes (C1). Raises :class:`InvalidArgument`."""
+    if not isinstance(name, (str, bytes)):
+        raise InvalidArgument(f"name must be str or bytes, not {type(name).__name__}")
+    raw = name.encode() if isinstance(name, str) else name
+    if not raw:
+        raise InvalidArgument("name must not be empty")
+    if b"\0" in raw:
+        raise InvalidArgument("name must not contain a NUL byte")
+    return raw
+
+
+class Entry:
+    """One attempt of one session to have ``key``, which stands for something under ``name``. On the runtime's loop.
+
+    ``is_ours`` tells from a value whether a key that is there already was made by this very attempt.
+    """
+
+    def __init__(
+        self,
+        home: Coordination,
+        session: Session,
+        name: bytes,
+        key: bytes,
+        *,
+        recipe: Recipe,
+        is_ours: Callable[[bytes], bool],
+    ) -> None:
+        self._home = home
+        self.session = session
+        self.name = name
+        self.key: bytes = key
+        lease = format(session.lease_id, "x").encode()
+        self._gate = META_PREFIX + b"gate/" + lease + b"/" + name
+        self.recipe = recipe
+        self._is_ours = is_ours
+        self.token: int = 0
+        """The key's create revision, 0 before it is known to be ours."""
+        self.entry: KeyValue | None = None
+        """The key as an unanswered attempt of ours had made it, if so."""
+        self.other: KeyValue | None = None
+        """The key as somebody else had made it, if so."""
+        self._doubtful = False
+        self._was_denied = False
+
+    @property
+    def text(self) -> str:
+        """The name, for messages."""
+        return self.name.decode(errors="backslashreplace")
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether an unanswered create may still land."""
+        return self._doubtful
+
+    def guard(self) -> Compare:
+        """Return the comparison that holds exactly while our entry exists (C12)."""
+        return compare.create_revision(self.key) == self.token
+
+    # -- creating --------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        then: tuple[Op, ...],
+        otherwise: tuple[Op, ...] = (),
+        *,
+        also: tuple[Compare, ...] = (),
+    ) -> TxnResult:
+        """Run a transaction whose ``then`` puts our key, as often as it takes until the store says what became of it.
+
+        Our key must be absent, and ``also`` must hold. If they don't, ``otherwise`` reads what the caller wants to
+        know, and :attr:`token` is 0, unless an unanswered attempt of ours had made the key: that is adopted, and is in
+        :attr:`entry`. A key of somebody else is in :attr:`other`.
+
+        Returns the answer of the transaction that told. Raises :class:`SessionExpired`, and refusals of the store.
+        """
+        when = (compare.create_revision(self.key) == 0, *also)
+        look = (*otherwise, op.get(self.key), op.get(self._gate))
+        place = len(otherwise)
+        while True:
+            result = await self._create_once(when, then, look)
+            if result is None:
+                continue
+            if result.succeeded:
+                self.token = result.revision
+                return result
+            found = result.range(place).items
+            if found:
+                if self._is_ours(found[0].value):
+                    self.entry = found[0]
+                    self.token = found[0].create_revision
+                else:
+                    self.other = found[0]
+                return result
+            if not self._learn_gate(result, place + 1) and also:
+                return result  # it was not the fence
+
+    async def _create_once(
+        self, free: tuple[Compare, ...], then: tuple[Op, ...], otherwise: tuple[Op, ...]
+    ) -> TxnResult | None:
+        """Send one create; None says that its answer is missing and that it is to be sent again.
+
+        The last of ``otherwise`` is the read of the fence, left out where that is denied.
+        """
+        self.session.check()
+        gate = self.session.gate_revisions.get(self.name, 0)
+        fenced = self._home.may_fence and not self._was_denied
+        when = (*free, compare.mod_revision(self._gate) == gate) if fenced else free
+        look = otherwise if fenced else otherwise[:-1]
+        doubt, self._doubtful = self._doubtful, True  # until an answer is here
+        try:
+            result = await while_valid(
+                self.session, self._home.txn.run(when, then, look, repeat=Repeat.ONCE)
+            )
+        except PermissionDenied:
+            self._doubtful = doubt
+            # The name, or the fence? What is denied without the fence, too, is the name.
+            if not fenced:
+                raise
+            self._was_denied = True
+            return None
+        except AmbiguousResult:
+            await while_valid(self.session, self._home.pause(RETRY_LOW_S, RETRY_HIGH_S))
+            return None
+        except (Unavailable, CoordTimeout):
+            self._doubtful = doubt
+            await while_valid(self.session, self._home.pause(RETRY_LOW_S, RETRY_HIGH_S))
+            return None
+        except LeaseNotFound:
+            self._doubtful = doubt
+            self.session.expire("lease not found")
+            self.session.check()
+            raise
+        self._doubtful = doubt
+        if self._was_denied:
+            self._home.go_without_fences()
+        return result
+
+    def _learn_gate(self, result: TxnResult, place: int) -> bool:
+        """Take note of the fence as a failed create has read it, in the answer at ``place``; say if that is news."""
+        if len(result.responses) <= place:
+            return False
+        gate = result.range(place).items
+        known = self.session.gate_revisions.get(self.name, 0)
+        seen = gate[0].mod_revision if gate else 0
+        self.session.gate_revisions[self.name] = seen
+        return seen != known
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    async def leave(self) -> None:
+        """Remove our entry, and fence off any copy of its create; repeated until done or the session has ended."""
+        await self._until_done("release", self._leave_once)
+
+    async def _leave_once(self) -> None:
+        fence: tuple[Op, ...] = ()
+        if self._doubtful and self._home.may_fence:
+            fence = (op.put(self._gate, _EMPTY, lease=self.session.lease_id),)
+        result = await self._home.txn.run(
+            (self.guard(),), (op.delete(self.key), *fence), fence, repeat=Repeat.IDEMPOTENT
+        )
+        if fence:
+            self.session.gate_revisions[self.name] = result.revision
+        elif self._doubtful:
+            self._doubtful = False
+            look_after(self._home, self)
+
+    async def has_landed(self) -> bool:
+        """Look whether an entry of ours is there, and take note of it."""
+        found = await self._home.core.kv.get(self.key)
+        self.token = found.create_revision if found and self._is_ours(found.value) else 0
+        return self.token != 0
+
+    def give_up(self, line: LocalLine | None) -> None:
+        """Abandon the attempt in the background; the next one in the local ``line``, if any, waits for that."""
+        if line is not None:
+            line.give_up()
+
+        async def abandon() -> None:
+            try:
+                await self.abandon()
+            finally:
+                if line is not None:
+                    line.leave()
+
+        if self._home.background(abandon(), name="abandon") is None and line is not None:
+            line.leave()
+
+    async def abandon(self) -> None:
+        """Give the attempt up, whatever became of it; repeated until done or the session has ended."""
+        if self._doubtful or self.token:
+            await self._until_done("abandon", self._abandon_once)
+
+    async def _abandon_once(self) -> None:
+        if self._doubtful and not self._home.may_fence:
+            if not await self.has_landed():
+                self._doubtful = False
+                look_after(self._home, self)
+        elif self._doubtful:
+            result = await self._home.txn.run(
+                (),
+                (op.put(self._gate, _EMPTY, lease=self.session.lease_id), op.get(self.key)),
+                repeat=Repeat.IDEMPOTENT,
+            )
+            self._doubtful = False
+            self.session.gate_revisions[self.name] = result.revision
+            found = result.range(1).items
+            self.token = found[0].create_revision if found and self._is_ours(found[0].value) else 0
+        if self.token:
+            await self._leave_once()
+
+    async def _until_done(
+        self, what: Literal["release", "abandon"], step: Callable[[], Awaitable[None]]
+    ) -> None:
+        done = False
+        try:
+            done = await self._repeated(step)
+        finally:
+            note_cleanup(self.recipe, what, done=done)
+
+    async def _repeated(self, step: Callable[[], Awaitable[None]]) -> bool:
+        """Repeat ``step`` until it is done; False when the end of the lease must do it."""
+        while self.session.valid_for() > 0:
+            try:
+                await step()
+            except LeaseNotFound:
+                self.session.expire("lease not found")
+                return False
+            except (Unavailable, AmbiguousResult, CoordTimeout):
+                await self._home.pause(RETRY_LOW_S, RETRY_HIGH_S)
+            except (SessionError, CoordError):
+                return False  # refused for good (rights, closed client): the lease's end removes the entry
+            else:
+                return True
+        return False
