@@ -11,6 +11,7 @@ Where the store's rules deny the fence's keys, a reaper looks for late copies in
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from coord._telemetry import note_cleanup
@@ -201,6 +202,18 @@ class Entry:
     async def leave(self) -> None:
         """Remove our entry, and fence off any copy of its create; repeated until done or the session has ended."""
         await self._until_done("release", self._leave_once)
+
+    async def try_to_leave(self) -> None:
+        """As :meth:`leave`, for a caller who calls that if this is cancelled: only then nothing is counted."""
+        done = False
+        try:
+            done = await self._repeated(self._leave_once)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            note_cleanup(self.recipe, "release", done=False)
+            raise
+        note_cleanup(self.recipe, "release", done=done)
 
     async def _leave_once(self) -> None:
         fence: tuple[Op, ...] = ()
