@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -27,14 +27,23 @@ class Load:
 
 
 @contextlib.contextmanager
-def neighbours() -> Iterator[Load]:
-    """Tell how busy the whole machine was, servers and clients included, less this process."""
+def neighbours(servers: Sequence[int] = ()) -> Iterator[Load]:
+    """Tell how busy others were: not this process, its children that end meanwhile, or the processes ``servers``."""
+
+    def of_others() -> float:
+        ours = time.process_time() + cpu_of_children() + sum([cpu_of(pid) for pid in servers])
+        return cpu_of_machine() - ours
+
     load = Load()
-    start, machine, own = time.perf_counter(), cpu_of_machine(), time.process_time()
+    start, before = time.perf_counter(), of_others()
     yield load
-    wall = time.perf_counter() - start
-    busy = cpu_of_machine() - machine - (time.process_time() - own)
-    load.cores = round(busy / wall, 2)
+    load.cores = round(max(0.0, of_others() - before) / (time.perf_counter() - start), 2)
+
+
+def cpu_of(pid: int) -> float:
+    """Return the seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_of_machine() -> float:

@@ -8,6 +8,7 @@
 All run against one etcd 3.5.1; ours on coord-server, too.
 Every client is a process of its own, in an environment of its own, used as its documentation says; in each round all
 clients take a row in turn, so that a noisy neighbour hits all.
+What was measured beside busy neighbours is measured again, and the quietest of three counts; each row says how busy.
 After each measurement the store's revision must have moved by what the client says to have written.
 A ratio is ours (``coord thread`` on etcd, unless it is said otherwise) divided by the other's in the same round, the
 median over the rounds with the smallest and the largest: above 1 we are faster, or need less CPU.
@@ -44,9 +45,12 @@ from tests.support.servers import coord_server_process, real_etcd
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.support.servers import ServerProcess
+
 FAN_PREFIX = "/fan/"
 FAN_TXN = 100  # events that one transaction makes: the writer must not be what is measured
 WATCH_TIMEOUT_S = 120.0
+BUSY_NEIGHBOUR = 0.25  # of a core
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +112,10 @@ def rows() -> list[Row]:
     )
     table.append(
         Row(
-            name="watch events, 10 watchers",
+            name="watch events, 40 watchers",
             operation="watched",
-            callers=10,
+            # With ten of them it was the writer's speed that was measured, which is etcd's, for all alike.
+            callers=40,
             writes_per_op=None,
             until="3000",
         )
@@ -157,9 +162,19 @@ class Failed(Exception):
 class Run:
     """The servers, and what was measured so far."""
 
-    def __init__(self, etcd: str, ours: str, seconds: float) -> None:
-        self._urls = {True: etcd, False: ours}
+    def __init__(self, etcd: ServerProcess, ours: ServerProcess, seconds: float) -> None:
+        self._urls = {True: etcd.url, False: ours.url}
+        self._servers = (etcd.pid, ours.pid)
         self._seconds = seconds
+
+    def measure_quietly(self, contestant: Contestant, row: Row) -> dict[str, float]:
+        """Measure, again while neighbours are busy, at most three times; return the quietest."""
+        found: list[dict[str, float]] = []
+        for _ in range(1 if row.operation == "sessions" else 3):
+            found.append(self.measure(contestant, row))
+            if found[-1]["neighbours"] < BUSY_NEIGHBOUR:
+                break
+        return min(found, key=lambda figure: figure["neighbours"])
 
     def measure(self, contestant: Contestant, row: Row) -> dict[str, float]:
         """Run one client once, and look at what it did."""
@@ -168,7 +183,7 @@ class Run:
         before, leases = asyncio.run(_state(url))
         client = contestant.how if isinstance(contestant.how, Client) else None
         with (
-            neighbours() as others,
+            neighbours(self._servers) as others,
             tempfile.TemporaryFile("w+") as errors,
             subprocess.Popen(
                 contestant.command(url, row, until),
@@ -259,7 +274,8 @@ def table(row: Row, found: Figures) -> None:
         values = [value(row, f) for f in figures]
         cpu = statistics.median(f["cpu_s"] / f["ops"] * 1e6 for f in figures)
         p50 = statistics.median(f["p50_us"] for f in figures)
-        line = f"  {label:27} {statistics.median(values):10.1f} {row.unit:9} cpu {cpu:7.1f} us  p50 {p50:7.0f} us"
+        others = statistics.median(f["neighbours"] for f in figures)
+        line = f"  {label:27} {statistics.median(values):10.1f} {row.unit:9} cpu {cpu:7.1f} us  p50 {p50:7.0f} us  others {others:4.2f}"
         if OURS in found and label != OURS:
             ratios = [
                 better(row, value(row, a), v) for a, v in zip(found[OURS], values, strict=True)
@@ -315,7 +331,7 @@ def measure_all(
                 if contestant.label not in figures:
                     continue
                 try:
-                    figures[contestant.label].append(run.measure(contestant, row))
+                    figures[contestant.label].append(run.measure_quietly(contestant, row))
                 except Failed as failure:
                     del figures[contestant.label]
                     failures[f"{row.name}: {contestant.label}"] = str(failure)
@@ -355,7 +371,7 @@ def main() -> int:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coord-clients-")))
         etcd = stack.enter_context(real_etcd(scratch / "etcd"))
         ours = stack.enter_context(coord_server_process(scratch / "coord"))
-        run = Run(etcd.url, ours.url, options.seconds)
+        run = Run(etcd, ours, options.seconds)
         found, failures = measure_all(run, chosen, clients, options.rounds)
     kept = judge(chosen, found)
     keep(

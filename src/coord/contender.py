@@ -6,6 +6,7 @@ Go's concurrency package).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from coord._telemetry import link_to_holder, note_queue, wants_holder
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from coord.session import Session
     from coord.store.operations import Op
     from coord.store.txn import TxnResult
+
+
+@lru_cache(maxsize=256)  # a lock is mostly taken again and again
+def _newest(prefix: bytes) -> Op:
+    """Return the reading of the last in line and of who is before it."""
+    return op.get_prefix(
+        prefix, sort_by=SortBy.CREATE_REVISION, descending=True, limit=2, keys_only=True
+    )
 
 
 class Contender(Entry):
@@ -57,13 +66,7 @@ class Contender(Entry):
         """
         create: tuple[Op, ...] = (
             op.put(self.key, value, lease=self.session.lease_id),
-            op.get_prefix(
-                self.prefix,
-                sort_by=SortBy.CREATE_REVISION,
-                descending=True,
-                limit=2,
-                keys_only=True,
-            ),
+            _newest(self.prefix),
         )
         asks_holder = wants_holder(self.recipe)
         if asks_holder:

@@ -11,7 +11,9 @@ Where the store's rules deny the fence's keys, a reaper looks for late copies in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from coord._telemetry import note_cleanup
 from coord.errors import (
@@ -60,6 +62,21 @@ def check_name(name: str | bytes) -> bytes:
     return raw
 
 
+class _Asked(NamedTuple):
+    """The parts of an entry's requests that depend on its keys alone."""
+
+    free: Compare
+    ours: Op
+    gate: Op
+    remove: Op
+
+
+@lru_cache(maxsize=256)  # a lock is mostly taken again and again, by the same session
+def _asked(key: bytes, gate: bytes) -> _Asked:
+    free = compare.create_revision(key) == 0
+    return _Asked(free, op.get(key), op.get(gate), op.delete(key))
+
+
 class Entry:
     """One attempt of one session to have ``key``, which stands for something under ``name``. On the runtime's loop.
 
@@ -82,6 +99,7 @@ class Entry:
         self.key: bytes = key
         lease = format(session.lease_id, "x").encode()
         self._gate = META_PREFIX + b"gate/" + lease + b"/" + name
+        self._asked = _asked(key, self._gate)
         self.recipe = recipe
         self._is_ours = is_ours
         self.token: int = 0
@@ -124,8 +142,8 @@ class Entry:
 
         Returns the answer of the transaction that told. Raises :class:`SessionExpired`, and refusals of the store.
         """
-        when = (compare.create_revision(self.key) == 0, *also)
-        look = (*otherwise, op.get(self.key), op.get(self._gate))
+        when = (self._asked.free, *also)
+        look = (*otherwise, self._asked.ours, self._asked.gate)
         place = len(otherwise)
         while True:
             result = await self._create_once(when, then, look)
@@ -202,12 +220,24 @@ class Entry:
         """Remove our entry, and fence off any copy of its create; repeated until done or the session has ended."""
         await self._until_done("release", self._leave_once)
 
+    async def try_to_leave(self) -> None:
+        """As :meth:`leave`, for a caller who calls that if this is cancelled: only then nothing is counted."""
+        done = False
+        try:
+            done = await self._repeated(self._leave_once)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            note_cleanup(self.recipe, "release", done=False)
+            raise
+        note_cleanup(self.recipe, "release", done=done)
+
     async def _leave_once(self) -> None:
         fence: tuple[Op, ...] = ()
         if self._doubtful and self._home.may_fence:
             fence = (op.put(self._gate, _EMPTY, lease=self.session.lease_id),)
         result = await self._home.txn.run(
-            (self.guard(),), (op.delete(self.key), *fence), fence, repeat=Repeat.IDEMPOTENT
+            (self.guard(),), (self._asked.remove, *fence), fence, repeat=Repeat.IDEMPOTENT
         )
         if fence:
             self.session.gate_revisions[self.name] = result.revision

@@ -198,10 +198,26 @@ class Grant:
         process goes on then too.
         Cancelling the caller does not stop the release. A second call returns at once.
         """
+        runtime = self._home.runtime
+        begun = False
+
+        async def release() -> bool:
+            nonlocal begun
+            begun = True
+            return await self._release()
+
+        def make_good() -> None:
+            # A task that is cancelled before its first step does nothing at all.
+            if not begun:
+                self.discard()
+
         try:
-            return await self._home.runtime.run(self._release())
+            return await runtime.run(release())
         except ForkedRuntime as error:
             raise ForkedError(str(error)) from None
+        except asyncio.CancelledError:
+            runtime.post(make_good)
+            raise
 
     async def _release(self) -> bool:
         if self._released:
@@ -214,11 +230,17 @@ class Grant:
             hold.end()
         self._released = True
         self._stop_watching()
-        task = self._home.background(self._give_back(), name="release")
-        if task is None:
+        try:
+            await self._entry.try_to_leave()
+        except asyncio.CancelledError:
+            # The release goes on without its caller, from the beginning: it may be applied twice.
+            if self._home.background(self._give_back(), name="release") is None:
+                self._leave_line()
+            raise
+        except BaseException:
             self._leave_line()
-        else:
-            await asyncio.shield(task)
+            raise
+        self._leave_line()
         return was_valid
 
     async def _give_back(self) -> None:

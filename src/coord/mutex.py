@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EXPLAIN_WITHIN_S = 0.25
-# Kept: json.dumps() makes an encoder for every call that asks for other separators than the usual.
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class MutexGrant(Grant):
@@ -136,28 +134,37 @@ class Mutex:
     async def _acquire(self, owner: str, timeout: float | None) -> MutexGrant:
         if (again := self._enter_again(owner)) is not None:
             return again
-        contender: Contender | None = None
+        if timeout is None:
+            return self._remember(owner, await self._contend(owner, []))
+        begun: list[Contender] = []
         scope = asyncio.timeout(timeout)
         try:
             async with scope:
-                session = await self._home.session_or_default(self._session)
-                session.check()
-                line = await while_valid(session, LocalLine.join(session, self.name))
-                nonce = format(self._home.env.rand.bits(64), "016x")
-                contender = self._contender(session, nonce)
-                try:
-                    await contender.enter(self._metadata(nonce, owner))
-                    await contender.wait_turn()
-                    grant = MutexGrant(self._home, contender, line)
-                except BaseException:
-                    contender.give_up(line)
-                    raise
+                grant = await self._contend(owner, begun)
         except TimeoutError:
             if not scope.expired():
                 raise
-            explain = await self._explain(contender)
+            explain = await self._explain(begun[0] if begun else None)
             raise LockTimeout(f"acquire of lock {self._text!r}", timeout, explain=explain) from None
         return self._remember(owner, grant)
+
+    async def _contend(self, owner: str, begun: list[Contender]) -> MutexGrant:
+        """Wait without limit. ``begun`` gets the attempt, once there is one."""
+        session = await self._home.session_or_default(self._session)
+        session.check()
+        joining = LocalLine.join(session, self.name)
+        # Nobody to wait for: joining does not give up the loop, so nothing can come in between.
+        line = await (while_valid(session, joining) if self.name in session.lines else joining)
+        nonce = format(self._home.env.rand.bits(64), "016x")
+        contender = self._contender(session, nonce)
+        begun.append(contender)
+        try:
+            await contender.enter(self._metadata(nonce, owner))
+            await contender.wait_turn()
+            return MutexGrant(self._home, contender, line)
+        except BaseException:
+            contender.give_up(line)
+            raise
 
     async def _try_acquire(self, owner: str) -> MutexGrant | None:
         if (again := self._enter_again(owner)) is not None:
@@ -200,19 +207,19 @@ class Mutex:
         )
 
     def _metadata(self, nonce: str, owner: str) -> bytes:
+        """Return what our entry says of us, as JSON. Written out: an encoder for all of it is made anew each time."""
         host, pid = process_identity()
-        entry: dict[str, object] = {
-            "v": 1,
-            "nonce": nonce,
-            "owner": owner,
-            "host": host,
-            "pid": pid,
-            "since": round(self._home.env.clock.wall(), 3),
-        }
+        since = round(self._home.env.clock.wall(), 3)
+        text = (
+            f'{{"v":1,"nonce":"{nonce}","owner":{json.dumps(owner)},"host":{json.dumps(host)}'
+            f',"pid":{pid},"since":{since}'
+        )
+        more = entry_context()
         if self._label is not None:
-            entry["label"] = self._label
-        entry |= entry_context()
-        return _to_json(entry).encode()
+            more = {"label": self._label, **more}
+        for key, value in more.items():
+            text += f',"{key}":{json.dumps(value)}'
+        return (text + "}").encode()
 
     # -- reentrancy ------------------------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class SessionState(Enum):
 
 
 Liveness = Literal["loop"] | None
+_LIVING = (SessionState.ACTIVE, SessionState.SUSPENDED)
 
 
 class Session:
@@ -125,7 +126,7 @@ class Session:
     @property
     def state(self) -> SessionState:
         """The state now, by the clock."""
-        if self._state in (SessionState.ACTIVE, SessionState.SUSPENDED):
+        if self._state in _LIVING:
             now = self._clock.mono()
             if self._doomed or now >= self._deadline:
                 self._doomed = True
@@ -137,12 +138,17 @@ class Session:
 
     def valid_for(self) -> float:
         """Seconds for which the session is surely still valid; 0 if it is not."""
-        if self.state in (SessionState.ACTIVE, SessionState.SUSPENDED):
-            return max(0.0, self._deadline - self._clock.mono())
+        if self._state in _LIVING:
+            left = self._deadline - self._clock.mono()
+            if left > 0 and not self._doomed:
+                return left
+            self._doomed = True
         return 0.0
 
     def check(self) -> None:
         """Raise :class:`SessionExpired` or :class:`SessionClosed` unless the session is valid right now."""
+        if self.valid_for() > 0:
+            return
         state = self.state
         if state is SessionState.EXPIRED:
             raise SessionExpired(

@@ -6,6 +6,7 @@ Set on the runtime's loop, once, with a reason; after that it never changes.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coord.errors import CoordTimeout
@@ -53,11 +54,10 @@ class OneShot:
             callback()
             return lambda: None
         self._callbacks[callback] = None
+        return partial(self._forget, callback)
 
-        def unregister() -> None:
-            self._callbacks.pop(callback, None)
-
-        return unregister
+    def _forget(self, callback: Callable[[], object]) -> None:
+        self._callbacks.pop(callback, None)
 
     async def wait(self, *, timeout: float | None = None) -> str:
         """Wait until it happens and return the reason.

@@ -50,6 +50,7 @@ class Watch:
         self._events: deque[WatchEvent] = deque()
         self._reading = False
         self._reading_at = 0
+        self._read_last: WatchEvent | None = None
         self._closed = False
         self._span: Span | None = None
 
@@ -78,6 +79,11 @@ class Watch:
         A new watch from ``revision + 1`` continues this one.
         Moves on with progress notifications too, whether they were asked for or not.
         """
+        last = self._read_last
+        if last is not None:
+            # A revision has been read when its last event has.
+            read = last.revision - 1 if self._events else self._reading_at
+            self._revision = max(self._revision, read)
         feed = self._feed
         if feed is not None and not self._batches and not self._events:
             reached = feed.reached(self._position)
@@ -113,15 +119,13 @@ class Watch:
 
     async def __anext__(self) -> WatchEvent:
         """Return the next event."""
-        while not self._events:
+        events = self._events
+        while not events:
             batch = await self._next_batch()
-            self._events.extend(batch.events)
+            events.extend(batch.events)
             self._reading_at = batch.revision
-        event = self._events.popleft()
-        # A revision has been read when its last event has.
-        self._revision = max(
-            self._revision, event.revision - 1 if self._events else self._reading_at
-        )
+        # What this says of our revision is found out when somebody asks: most readers never do.
+        event = self._read_last = events.popleft()
         return event
 
     async def batches(self) -> AsyncIterator[WatchBatch]:

@@ -67,6 +67,8 @@ class RawServer:
         self.results: dict[str, Result | None] = {}
         self.order: list[str] = []
         self.wakes = 0
+        self.pushed: list[list[Frame]] = []
+        """What the client had taken in the middle of a burst."""
         self.errors: list[BaseException] = []
         self.decoder = oracle.Decoder()
         self.headers: dict[int, list[tuple[str, str]]] = {}
@@ -75,12 +77,16 @@ class RawServer:
             limits=limits,
             clock=lambda: self.now,
             wake=self._on_wake,
+            push=self._on_push,
             on_error=lambda what, error: self.errors.append(error),
         )
         self._rest = b""
 
     def _on_wake(self, client: ClientConnection) -> None:
         self.wakes += 1
+
+    def _on_push(self) -> None:
+        self.pushed.append(self.take())
 
     def greet(self, *settings: bytes) -> list[Frame]:
         """Introduce the server; returns what the client has to say."""

@@ -98,6 +98,36 @@ def test_unary_call(server: RawServer) -> None:
     assert server.client.open_calls == 0
 
 
+def test_a_burst_of_calls_does_not_wait_for_its_end(server: RawServer) -> None:
+    for number in range(100):
+        server.call(f"{number}")
+    assert [len(frames) for frames in server.pushed] == [64, 64, 64]  # two frames for each call
+    frames = [f for frames in [*server.pushed, server.take()] for f in frames]
+    assert [f.stream for f in frames if f.kind == DATA] == [2 * n + 1 for n in range(100)]
+
+
+def test_a_burst_tells_no_end_before_its_call_returns() -> None:
+    server = RawServer(limits=replace(CLIENT_LIMITS, max_send_bytes=10))
+    server.greet()
+    for number in range(200):
+        server.call(f"{number}", b"too large" * 2)
+        assert server.results[f"{number}"] is None
+    server.take()
+    assert server.error("199").code is StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_calls_made_while_answers_are_taken_leave_together(server: RawServer) -> None:
+    def go_on(_: Result) -> None:
+        for number in range(100):
+            server.call(f"{number}")
+
+    server.client.start_unary("/s/M", b"", go_on)
+    server.take()
+    frames = server.raw(answer(1))
+    assert server.pushed == []
+    assert len(frames) == 200
+
+
 def test_repeated_calls_cost_a_few_bytes_of_headers(server: RawServer) -> None:
     sizes: list[int] = []
     for number in range(3):

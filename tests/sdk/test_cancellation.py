@@ -109,6 +109,29 @@ async def test_with_an_unanswered_create(
             step += 1
 
 
+@pytest.mark.parametrize("kind", ["mutex", "election"])
+async def test_a_cancelled_release_goes_on(inline: coord.Client, kind: str) -> None:
+    async with inline.session(ttl=30) as session:
+        mutex, election = inline.mutex("a", session=session), inline.election("a", session=session)
+        acquire: Acquire = mutex.acquire if kind == "mutex" else election.campaign
+        for step in range(1, MAX_STEPS):
+            task = asyncio.ensure_future((await acquire()).release())
+            for _ in range(step):
+                await asyncio.sleep(0)
+            if not (finished := task.done()):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                assert await task
+            async with asyncio.timeout(10):
+                while (await inline.get_prefix("a/")).items:
+                    await asyncio.sleep(0.001)
+                await (await acquire()).release()
+            if finished:
+                break
+        else:
+            pytest.fail("the release never finished")
+
+
 async def test_thread_runtime_releases_what_a_cancelled_caller_did_not_get() -> None:
     async with coord.connect("memory:") as client, client.session(ttl=30) as session:
         mutex = client.mutex("a", session=session)

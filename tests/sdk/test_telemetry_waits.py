@@ -92,6 +92,22 @@ async def test_wait_and_hold_stand_side_by_side_under_the_caller(
     assert listener.total("coord.client.cleanups", **done) == 1
 
 
+async def test_a_cancelled_release_counts_once(
+    listener: Listener, client: coord.Client, prefix: str
+) -> None:
+    cleanup = {"coord__cleanup": "release"}
+    async with client.session(ttl=10) as session:
+        grant = await client.mutex(prefix + "m", session=session).acquire()
+        task = asyncio.ensure_future(grant.release())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await (await client.mutex(prefix + "m", session=session).acquire()).release()
+    assert listener.total("coord.client.cleanups", **cleanup, coord__outcome="done") == 2
+    assert listener.total("coord.client.cleanups", **cleanup, coord__outcome="left") == 0
+
+
 async def test_a_wait_is_linked_to_the_holder_s(
     listener: Listener, client: coord.Client, prefix: str
 ) -> None:

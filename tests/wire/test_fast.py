@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from google.protobuf.message import DecodeError, Message
@@ -195,6 +195,98 @@ def test_decode_put(data: bytes) -> None:
         value = getattr(put, field.name)
         assert value == getattr(expected, field.name)
         assert type(value) is type(getattr(expected, field.name))
+
+
+# Txn and what it consists of
+
+range_fields = st.fixed_dictionaries(
+    {
+        "limit": st.just(0) | int64s,
+        "revision": st.just(0) | int64s,
+        "sort_order": st.integers(0, 2),
+        "sort_target": st.integers(0, 4),
+        "serializable": st.booleans(),
+        "keys_only": st.booleans(),
+        "count_only": st.booleans(),
+    }
+)
+bounds = st.just((0, 0, 0, 0)) | st.tuples(*[st.just(0) | int64s] * 4)
+BOUND_NAMES = (
+    "min_mod_revision",
+    "max_mod_revision",
+    "min_create_revision",
+    "max_create_revision",
+)
+
+
+@given(key=blobs, end=st.just(b"") | blobs, given_fields=range_fields, revisions=bounds)
+def test_encode_range(
+    key: bytes, end: bytes, given_fields: dict[str, Any], revisions: tuple[int, int, int, int]
+) -> None:
+    bounded: dict[str, Any] = dict(zip(BOUND_NAMES, revisions, strict=True))
+    request = rpc_pb2.RangeRequest(key=key, range_end=end, **given_fields, **bounded)
+    made = fast.encode_range(key, end, **given_fields, revisions=revisions)
+    assert made == request.SerializeToString()
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1])
+def test_encode_range_refuses_what_is_no_int64(number: int) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        fast.encode_range(b"k", b"", limit=number)
+    with pytest.raises(ValueError, match="out of range"):
+        fast.encode_range(b"k", b"", revisions=(0, 0, 0, number))
+
+
+@given(key=blobs, end=st.just(b"") | blobs, prev_kv=st.booleans())
+def test_encode_delete_range(key: bytes, end: bytes, *, prev_kv: bool) -> None:
+    request = rpc_pb2.DeleteRangeRequest(key=key, range_end=end, prev_kv=prev_kv)
+    assert fast.encode_delete_range(key, end, prev_kv) == request.SerializeToString()
+
+
+OPERANDS = ("version", "create_revision", "mod_revision", "value", "lease")
+
+
+@given(
+    result=st.integers(0, 3),
+    target=st.integers(0, 4),
+    key=blobs,
+    number=int64s,
+    value=blobs,
+    end=st.just(b"") | blobs,
+)
+@example(result=0, target=0, key=b"k", number=0, value=b"", end=b"")
+@example(result=0, target=3, key=b"k", number=0, value=b"", end=b"")
+def test_encode_compare(
+    result: int, target: int, key: bytes, number: int, value: bytes, end: bytes
+) -> None:
+    operand: int | bytes = value if OPERANDS[target] == "value" else number
+    right_side: dict[str, Any] = {OPERANDS[target]: operand}
+    numbers: dict[str, Any] = {"result": result, "target": target}
+    compare = rpc_pb2.Compare(key=key, range_end=end, **numbers, **right_side)
+    assert fast.encode_compare(result, target, key, operand, end) == compare.SerializeToString()
+
+
+operations = st.lists(
+    st.builds(rpc_pb2.RequestOp, request_put=put_requests)
+    | st.builds(rpc_pb2.RequestOp, request_range=range_requests),
+    max_size=3,
+)
+comparisons = st.lists(
+    st.builds(rpc_pb2.Compare, key=blobs, version=int64s, range_end=blobs), max_size=3
+)
+
+
+@given(compares=comparisons, success=operations, failure=operations)
+def test_encode_txn(
+    compares: list[rpc_pb2.Compare],
+    success: list[rpc_pb2.RequestOp],
+    failure: list[rpc_pb2.RequestOp],
+) -> None:
+    request = rpc_pb2.TxnRequest(compare=compares, success=success, failure=failure)
+    made = fast.encode_txn(
+        *[[m.SerializeToString() for m in part] for part in (compares, success, failure)]
+    )
+    assert made == request.SerializeToString()
 
 
 @given(data=encoded(put_responses) | damaged(put_responses))

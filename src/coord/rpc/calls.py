@@ -37,7 +37,7 @@ class UnaryCall:
         # Only for what does not go the short way: a request beyond the windows, an answer in pieces.
         self.wire: StreamState | None = None
         self.reader: MessageReader | None = None
-        self.messages: list[bytes] = []
+        self.messages: list[bytes]  # set with the reader
         # Only while it waits for the peer's limit of concurrent streams.
         self.path: str = ""
         self.request: bytes = b""

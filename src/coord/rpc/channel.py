@@ -122,18 +122,19 @@ class Channel:
         # that is empty as full as this limit, and would have us pause for nothing.
         self._held_bytes = 0 if writes_at_once and tls is None else _WRITE_HIGH_BYTES
         self._protocol: _ChannelProtocol | None = None
-        self._conn: ClientConnection | None = None
+        self.core: ClientConnection | None = None
+        """The connection, once it is made; for those who start calls by the thousand."""
         self._is_closed = False
 
     @property
     def ready(self) -> bool:
         """Whether calls may be made: connected, and the server is not going away."""
-        return self._conn is not None and self._conn.is_ready
+        return self.core is not None and self.core.is_ready
 
     @property
     def open_calls(self) -> int:
         """How many calls have not ended."""
-        return 0 if self._conn is None else self._conn.open_calls
+        return 0 if self.core is None else self.core.open_calls
 
     async def connect(self, *, timeout: float) -> None:
         """Connect, and wait for the server's settings, at most ``timeout`` seconds.
@@ -165,12 +166,14 @@ class Channel:
             raise self._unreachable(str(error) or type(error).__name__) from error
         else:
             self._protocol = protocol
-            self._conn = protocol.conn
+            self.core = protocol.conn
         finally:
             if protocol is not None and self._protocol is None:
                 protocol.discard()
 
-    def _make_core(self, wake: Callable[[ClientConnection], None]) -> ClientConnection:
+    def _make_core(
+        self, wake: Callable[[ClientConnection], None], push: Callable[[], None]
+    ) -> ClientConnection:
         loop = asyncio.get_running_loop()
 
         def on_error(what: str, error: BaseException) -> None:
@@ -183,6 +186,7 @@ class Channel:
             limits=self._limits,
             clock=self._env.clock.mono,
             wake=wake,
+            push=push,
             on_error=on_error,
         )
 
@@ -216,7 +220,7 @@ class Channel:
         started in one turn of the loop leave in one write. Raises ValueError for metadata that
         cannot be sent.
         """
-        conn = self._conn
+        conn = self.core
         if conn is not None:
             return conn.start_unary(path, request, done, timeout=timeout, metadata=metadata)
         call = UnaryCall(None, done)
@@ -259,7 +263,7 @@ class Channel:
         self, path: str, *, timeout: float | None = None, metadata: Metadata = ()
     ) -> ClientStream:
         """Open a call with streams. Raises ValueError for metadata that cannot be sent."""
-        conn = self._conn
+        conn = self.core
         stream = ClientStream(conn)
         if conn is not None:
             conn.start_stream(stream, path, timeout=timeout, metadata=metadata)
@@ -276,8 +280,8 @@ class Channel:
 
     def go_away(self) -> None:
         """Take no new calls; close when those that run have ended."""
-        if self._conn is not None:
-            self._conn.go_away()
+        if self.core is not None:
+            self.core.go_away()
 
     async def close(self, *, within: float = 0) -> None:
         """Let running calls end for at most ``within`` seconds, then end them and close."""
@@ -297,7 +301,9 @@ class _ChannelProtocol(asyncio.Protocol):
 
     def __init__(
         self,
-        make_core: Callable[[Callable[[ClientConnection], None]], ClientConnection],
+        make_core: Callable[
+            [Callable[[ClientConnection], None], Callable[[], None]], ClientConnection
+        ],
         clock: Callable[[], float],
         on_lost: Callable[[_ChannelProtocol, RpcError], None],
         held_bytes: int,
@@ -315,7 +321,7 @@ class _ChannelProtocol(asyncio.Protocol):
         self._timer_at = math.inf
         self._closing: asyncio.TimerHandle | None = None
         self._is_paused = False
-        self.conn = make_core(self._on_wake)
+        self.conn = make_core(self._on_wake, self.flush)
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

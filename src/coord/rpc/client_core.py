@@ -51,8 +51,9 @@ class ClientConnection(CallingConnection):
     """One connection to a server.
 
     ``clock`` returns monotonic seconds. ``wake(self)`` is called when output or ends of calls
-    have appeared outside of ``feed`` and were not taken since. ``on_error(what, error)`` hears of
-    callbacks that raise.
+    have appeared outside of ``feed`` and were not taken since; ``push()``, if there is one, when so
+    much has piled up since then that it had better be taken before the call returns.
+    ``on_error(what, error)`` hears of callbacks that raise.
     """
 
     # Of its bases, and changed here.
@@ -68,9 +69,11 @@ class ClientConnection(CallingConnection):
         limits: Limits = CLIENT_LIMITS,
         clock: Callable[[], float],
         wake: Callable[[ClientConnection], None],
+        push: Callable[[], object] | None = None,
         on_error: Callable[[str, BaseException], None],
     ) -> None:
         self._wake = wake
+        self._push = push
         self._cache: dict[bytes, ResponseBlock] = {}
         super().__init__(limits, clock, RequestBlocks(authority, scheme, user_agent), on_error)
         self.out.insert(0, frames.PREFACE)
@@ -200,7 +203,7 @@ class ClientConnection(CallingConnection):
             self.tell_stream(call, error, meaning.metadata)
         elif error is not None:
             self.finish(call, error)
-        elif len(call.messages) == 1 and call.reader is not None and not call.reader.pending_bytes:
+        elif call.reader is not None and len(call.messages) == 1 and not call.reader.pending_bytes:
             self.finish(call, call.messages[0])
         else:
             text = "cardinality violation: answer of a unary call is not one message"
@@ -249,6 +252,7 @@ class ClientConnection(CallingConnection):
             wire = call.wire = StreamState(call.stream_id, 0)
         if call.reader is None:
             call.reader = MessageReader(self.limits.max_receive_bytes)
+            call.messages = []
         self.receive(wire, size)
         call.messages.extend(call.reader.feed(payload))
         if len(call.messages) > 1:
@@ -380,3 +384,8 @@ class ClientConnection(CallingConnection):
     @override
     def call_shell(self) -> None:
         self._wake(self)
+
+    @override
+    def hurry(self) -> None:
+        if self._push is not None:
+            self._push()

@@ -442,7 +442,8 @@ class Connection(Sender):
     def add_deadline(self, when: float, stream_id: int) -> int:
         """Arrange for ``on_deadline``; returns the slot for ``wheel.remove``."""
         slot = self.wheel.add(when, stream_id)
-        self.timer_at = min(self.timer_at, self.wheel.next_at)
+        if self.wheel.next_at < self.timer_at:  # noqa: PLR1730 - min() would cost more than all the rest of it
+            self.timer_at = self.wheel.next_at
         return slot
 
     def retime(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from typing_extensions import override
@@ -26,6 +27,11 @@ _pack_header: Final = struct.Struct(">IBI").pack
 _pack_data: Final = struct.Struct(">IBIBI").pack
 # What ids leave for calls: beyond, the connection must be replaced.
 _LAST_ID: Final = frames.MAX_STREAM_ID - 1
+# So much of a burst leaves at once: 32 calls of four strings each. Were all of it kept for the end of the loop's turn,
+# many callers who wait for their answers would keep step: all requests go out together, all answers come back together,
+# and of client and server one is idle while the other one works. In halves, both work: 64 callers do a third more.
+# Smaller pieces cost more than they bring, since each of them is a write here, a wake-up there, and an fsync.
+_BURST_PARTS: Final = 32 * 4
 
 
 def _own_settings(limits: Limits) -> dict[int, int]:
@@ -136,8 +142,17 @@ class CallingConnection(Connection):
             wire = call.wire = StreamState(stream_id, self.peer_window)
             self.send_data(wire, frame_message(request))
             self.end_data(wire)
-        if not (self.feeding or self.woken):
-            self.touch()
+        if not self.feeding:
+            if not self.woken:
+                self.touch()
+            elif (
+                len(self.out) >= _BURST_PARTS and not self.done
+            ):  # no caller may hear of an end in here
+                self.hurry()
+
+    @abstractmethod
+    def hurry(self) -> None:
+        """Have the output taken now, in the middle of a burst of calls."""
 
     def start_stream(
         self,

@@ -246,7 +246,7 @@ class Batch:
         if len(self._queue) >= MAX_QUEUED:
             raise InvalidArgument(f"{MAX_QUEUED} operations wait to be sent: flush the batch first")
         pending: Pending[Any] = Pending(to_key(key), self._send)
-        self._queue.append(Item(kind, wire, wire.wire.ByteSize() + self._overhead, pending))
+        self._queue.append(Item(kind, wire, len(wire.body) + self._overhead, pending))
         return pending
 
     async def flush(self) -> None:

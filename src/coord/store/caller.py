@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -21,7 +22,7 @@ from coord.errors import ClientClosed, CoordError, ProtocolError, from_status, i
 from coord.rpc.status import RpcError, StatusCode
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     import tenacity
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from coord.rpc.metadata import Metadata
     from coord.runtime import Runtime
     from coord.runtime.seams import Env
-    from coord.transport import Cancellable, Transport
+    from coord.transport import Transport
     from coord.wire.methods import Rpc
 
 Req = TypeVar("Req", bound=Message)
@@ -177,13 +178,11 @@ class Caller:
     ) -> Awaitable[bytes]:
         """Make one attempt, here if this is the runtime's loop, else over there."""
         loop = asyncio.get_running_loop()
+        transport = self.transport
         if loop is self.runtime.loop:
             self.runtime.check_process()
-            return self.transport.unary(path, request, timeout=limit, metadata=metadata)
-
-        def begin(done: Callable[[bytes | Exception], None]) -> Cancellable:
-            return self.transport.start_unary(path, request, done, timeout=limit, metadata=metadata)
-
+            return transport.unary(path, request, timeout=limit, metadata=metadata)
+        begin = partial(transport.start_unary, path, request, timeout=limit, metadata=metadata)
         return self.runtime.exchange(begin, loop)
 
     def failure(self, path: str, error: RpcError, repeat: Repeat, limit: float) -> CoordError:

@@ -11,13 +11,13 @@ A comparison of the *value* of a missing key never holds, not even ``!=``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from typing_extensions import override
 
 from coord.errors import InvalidArgument
 from coord.store.keys import prefix_end, to_bytes, to_key
-from coord.wire import rpc_pb2
+from coord.wire import fast, rpc_pb2
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _TARGETS = {
@@ -31,9 +31,15 @@ _TARGETS = {
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """One finished comparison, for ``when()``."""
+    """One finished comparison, for ``when()``; encoded at once, as :class:`coord.op.Op`."""
 
-    wire: rpc_pb2.Compare
+    body: bytes
+    """The bytes of its message."""
+
+    @property
+    def wire(self) -> rpc_pb2.Compare:
+        """A message of its own."""
+        return rpc_pb2.Compare.FromString(self.body)
 
     def __bool__(self) -> bool:
         """Refuse: a comparison is evaluated by the server, so ``if`` or ``and`` on it is a mistake."""
@@ -65,11 +71,9 @@ class Operand:
             operand = given
         else:
             raise InvalidArgument(f"{self._field} compares with an int, not {type(given).__name__}")
-        fields: dict[str, Any] = {self._field: operand}
-        wire = rpc_pb2.Compare(result=result, target=_TARGETS[self._field], key=self._key, **fields)
-        if self._end:
-            wire.range_end = self._end
-        return Compare(wire)
+        return Compare(
+            fast.encode_compare(result, _TARGETS[self._field], self._key, operand, self._end)
+        )
 
     @override
     def __eq__(self, given: object) -> Compare:  # type: ignore[override] # builds, like an expression language

@@ -9,11 +9,13 @@ from coord.errors import AmbiguousResult, InvalidArgument
 from coord.store.caller import Caller, Repeat, decode
 from coord.store.keys import prefix_range, to_bytes, to_key
 from coord.store.keyspace import EVERYTHING, Keyspace
-from coord.store.values import DeleteResult, KeyValue, PutResult, RangeResult
+from coord.store.values import DeleteResult, KeyValue, put_result_of, range_result_of
 from coord.wire import fast, methods, rpc_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from coord.store.values import PutResult, RangeResult
 
 
 class SortBy(Enum):
@@ -24,6 +26,26 @@ class SortBy(Enum):
     CREATE_REVISION = rpc_pb2.RangeRequest.CREATE
     MOD_REVISION = rpc_pb2.RangeRequest.MOD
     VALUE = rpc_pb2.RangeRequest.VALUE
+
+
+_ASCEND, _DESCEND = rpc_pb2.RangeRequest.ASCEND, rpc_pb2.RangeRequest.DESCEND
+
+
+def sorting(
+    sort_by: SortBy, *, descending: bool
+) -> tuple[rpc_pb2.RangeRequest.SortOrder.ValueType, rpc_pb2.RangeRequest.SortTarget.ValueType]:
+    """Return order and target as the API's numbers; without an order, which is by key, for the usual one."""
+    if descending:
+        return _DESCEND, sort_by.value
+    return (rpc_pb2.RangeRequest.NONE if sort_by is SortBy.KEY else _ASCEND), sort_by.value
+
+
+def check_range(limit: int, revision: int | None) -> None:
+    """Raise :class:`InvalidArgument` for a negative limit or revision, and for revision 0."""
+    if limit < 0:
+        raise InvalidArgument(f"limit must be 0 (no limit) or more, not {limit}")
+    if revision is not None and revision <= 0:
+        raise InvalidArgument(f"revision must be None (current) or at least 1, not {revision}")
 
 
 def range_request(  # noqa: PLR0913 - the fields of the message
@@ -42,11 +64,8 @@ def range_request(  # noqa: PLR0913 - the fields of the message
     min_create_revision: int = 0,
     max_create_revision: int = 0,
 ) -> rpc_pb2.RangeRequest:
-    """Build a RangeRequest. Raises :class:`InvalidArgument` for a negative limit or revision."""
-    if limit < 0:
-        raise InvalidArgument(f"limit must be 0 (no limit) or more, not {limit}")
-    if revision is not None and revision <= 0:
-        raise InvalidArgument(f"revision must be None (current) or at least 1, not {revision}")
+    """Build a RangeRequest. Raises as :func:`check_range`."""
+    check_range(limit, revision)
     request = rpc_pb2.RangeRequest(
         key=start,
         range_end=end,
@@ -57,10 +76,7 @@ def range_request(  # noqa: PLR0913 - the fields of the message
         count_only=count_only,
     )
     if sort_by is not SortBy.KEY or descending:
-        request.sort_order = (
-            rpc_pb2.RangeRequest.DESCEND if descending else rpc_pb2.RangeRequest.ASCEND
-        )
-        request.sort_target = sort_by.value
+        request.sort_order, request.sort_target = sorting(sort_by, descending=descending)
     # Seldom given, and each costs something even as a default.
     if min_mod_revision or max_mod_revision or min_create_revision or max_create_revision:
         request.min_mod_revision = min_mod_revision
@@ -72,11 +88,12 @@ def range_request(  # noqa: PLR0913 - the fields of the message
 
 def range_result(response: rpc_pb2.RangeResponse, skip: int = 0) -> RangeResult:
     """Convert a RangeResponse; ``skip`` as for :meth:`KeyValue.from_wire`."""
-    return RangeResult(
-        items=tuple([KeyValue.from_wire(kv, skip) for kv in response.kvs]),
-        count=response.count,
+    # A slice of a repeated field is a list, made in one go; an iteration over the field itself asks it for every index.
+    return range_result_of(
+        tuple([KeyValue.from_wire(kv, skip) for kv in response.kvs[:]]),
+        response.count,
+        response.header.revision,
         more=response.more,
-        revision=response.header.revision,
     )
 
 
@@ -112,7 +129,7 @@ def put_request(
 def put_result(response: rpc_pb2.PutResponse, skip: int = 0) -> PutResult:
     """Convert a PutResponse; ``skip`` as for :meth:`KeyValue.from_wire`."""
     previous = KeyValue.from_wire(response.prev_kv, skip) if response.HasField("prev_kv") else None
-    return PutResult(revision=response.header.revision, previous=previous)
+    return put_result_of(response.header.revision, previous)
 
 
 def delete_result(response: rpc_pb2.DeleteRangeResponse, skip: int = 0) -> DeleteResult:
@@ -120,7 +137,7 @@ def delete_result(response: rpc_pb2.DeleteRangeResponse, skip: int = 0) -> Delet
     return DeleteResult(
         revision=response.header.revision,
         deleted=response.deleted,
-        previous=tuple([KeyValue.from_wire(kv, skip) for kv in response.prev_kvs]),
+        previous=tuple([KeyValue.from_wire(kv, skip) for kv in response.prev_kvs[:]]),
     )
 
 
@@ -210,7 +227,7 @@ class KV:
             raise self._resolvable(error, lambda: self.get(raw)) from error.__cause__
         revision = fast.decode_put_response(answer)
         if revision is not None:
-            return PutResult(revision=revision)
+            return put_result_of(revision)
         return put_result(decode(rpc_pb2.PutResponse, answer), self._keyspace.size)
 
     async def delete(

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Self
 
 from coord.errors import AmbiguousResult, InvalidArgument
 from coord.store import operations as op
-from coord.store.caller import Caller, Repeat
+from coord.store.caller import Caller, Repeat, decode
 from coord.store.comparing import Compare
 from coord.store.keyspace import EVERYTHING, Keyspace
 from coord.store.kv import (
     delete_result,
     put_result,
-    range_request,
     range_result,
 )
-from coord.store.operations import Op, txn_request
+from coord.store.operations import Op, txn_body, txn_request
 from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS, check_size
 from coord.store.value_limits import DEFAULT_MAX_VALUE_BYTES
 from coord.store.values import DeleteResult, PutResult, RangeResult
@@ -53,7 +52,7 @@ def txn_result(response: rpc_pb2.TxnResponse, skip: int = 0) -> TxnResult:
     """Convert a TxnResponse; ``skip`` as for :meth:`KeyValue.from_wire`."""
     return TxnResult(
         succeeded=response.succeeded,
-        responses=tuple([_op_result(r, skip) for r in response.responses]),
+        responses=tuple([_op_result(r, skip) for r in response.responses[:]]),
         revision=response.header.revision,
     )
 
@@ -103,24 +102,37 @@ class TxnRunner:
         be applied twice by its construction.
         Raises :class:`AmbiguousResult` when the outcome is unknown, and :class:`TxnTooLarge` before sending.
         """
-        request = txn_request(when, then, otherwise)
-        check_size(request, self.max_ops)
-        self._keyspace.txn(request)
+        request = self._encode(when, then, otherwise)
         if repeat is None:
             repeat = Repeat.READ if _reads_only(then) and _reads_only(otherwise) else Repeat.ONCE
         try:
-            response = await self._caller.call(
-                methods.KV_TXN, request, repeat=repeat, timeout=timeout
+            answer = await self._caller.call_raw(
+                methods.KV_TXN.path, request, repeat=repeat, timeout=timeout
             )
         except AmbiguousResult as error:
             raise AmbiguousResult(
                 error.operation, error.reason, resolver=resolver
             ) from error.__cause__
-        return txn_result(response, self._keyspace.size)
+        return txn_result(decode(rpc_pb2.TxnResponse, answer), self._keyspace.size)
+
+    def _encode(
+        self, when: tuple[Compare, ...], then: tuple[Op, ...], otherwise: tuple[Op, ...]
+    ) -> bytes:
+        """Return the request, checked and moved into the namespace; as a message only where that is needed."""
+        if (
+            self._keyspace.size
+            or max(len(when), len(then), len(otherwise)) > self.max_ops
+            or any(o.is_txn for o in then + otherwise)
+        ):
+            request = txn_request(when, then, otherwise)
+            check_size(request, self.max_ops)
+            self._keyspace.txn(request)
+            return request.SerializeToString()
+        return txn_body(when, then, otherwise)
 
 
 def _reads_only(ops: tuple[Op, ...]) -> bool:
-    return all(o.wire.HasField("request_range") for o in ops)
+    return all(o.is_read for o in ops)
 
 
 def present_state(runner: TxnRunner, ops: tuple[Op, ...]) -> Callable[[], Awaitable[TxnResult]]:
@@ -129,14 +141,14 @@ def present_state(runner: TxnRunner, ops: tuple[Op, ...]) -> Callable[[], Awaita
     def resolve() -> Awaitable[TxnResult]:
         # Not before: hardly any transaction comes to this.
         reads: list[Op] = []
-        for each in ops:
-            match each.wire.WhichOneof("request"):
+        for each in [o.wire for o in ops]:
+            match each.WhichOneof("request"):
                 case "request_put":
-                    reads.append(op.get(each.wire.request_put.key))
+                    reads.append(op.get(each.request_put.key))
                 case "request_delete_range":
-                    deleted = each.wire.request_delete_range
-                    request = range_request(deleted.key, deleted.range_end)
-                    reads.append(Op(rpc_pb2.RequestOp(request_range=request)))
+                    deleted = each.request_delete_range
+                    start, end = deleted.key, deleted.range_end
+                    reads.append(op.get_range(start, end) if end else op.get(start))
                 case _:
                     pass
         return runner.run((), tuple(reads))

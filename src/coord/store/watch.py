@@ -218,7 +218,7 @@ class WatchFeed:
         if response.fragment:
             self._fragments.extend(response.events)
             return
-        wire = [*self._fragments, *response.events] if self._fragments else response.events
+        wire = [*self._fragments, *response.events] if self._fragments else response.events[:]
         self._fragments = []
         events = events_from_wire(
             wire, self.next_revision, with_previous=self.spec.prev_kv, skip=self._keyspace.size

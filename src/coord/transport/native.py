@@ -17,7 +17,7 @@ from coord._telemetry import note_connection, observed_stream
 from coord.rpc.channel import Channel
 from coord.rpc.limits import CLIENT_LIMITS
 from coord.rpc.status import RpcError, StatusCode
-from coord.runtime import Supervisor
+from coord.runtime import RealNet, Supervisor
 from coord.transport.health import ConnectionState, HealthBoard
 from coord.transport.limits import CarrierLimits
 from coord.transport.reloading import Reloading, context_of
@@ -145,6 +145,8 @@ class NativeTransport:
         limits: CarrierLimits | None = None,
     ) -> None:
         self._env = env
+        # So that the pieces of a burst leave one by one. What is no socket would seem to be full at every write.
+        self._writes_at_once = isinstance(env.net, RealNet)
         self._tls = Reloading(tls, env, context_of) if tls is not None else None
         self._limits = limits or CarrierLimits()
         self._channel_limits = replace(
@@ -228,8 +230,10 @@ class NativeTransport:
     ) -> Cancellable:
         """See :class:`coord.transport.Transport`."""
         hot = self._hot
-        if hot is not None and avoid is None and hot.ready:
-            return hot.start_unary(path, request, done, timeout=timeout, metadata=metadata)
+        if hot is not None and avoid is None:
+            core = hot.core
+            if core is not None and core.is_ready:
+                return core.start_unary(path, request, done, timeout=timeout, metadata=metadata)
         deadline = self._env.clock.mono() + timeout
 
         def begin(peer: _Peer) -> Cancellable:
@@ -452,7 +456,7 @@ class NativeTransport:
         except BaseException:
             peer.dialing = False
             raise
-        channel = Channel(
+        channel: Channel = Channel(
             endpoint.address,
             env=self._env,
             authority=endpoint.authority,
@@ -460,6 +464,7 @@ class NativeTransport:
             server_name=self._server_name,
             limits=self._channel_limits,
             on_closed=lambda error: self._lost(peer, channel, error),
+            writes_at_once=self._writes_at_once,
         )
         self.health.note(peer.name, ConnectionState.CONNECTING)
         try:

@@ -16,11 +16,14 @@ field 1, length-delimited.
 
 from __future__ import annotations
 
-from typing import TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 from google.protobuf.message import DecodeError
 
 from coord.wire import kv_pb2, rpc_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 KeyValueFields: TypeAlias = tuple[bytes, int, int, int, bytes, int]
 """key, create revision, mod revision, version, value, lease: the fields of a KeyValue in order."""
@@ -211,6 +214,91 @@ def decode_point_range(data: bytes) -> tuple[bytes, bool] | None:
     if stop == len(data):
         return data[pos:], False
     return (data[pos:stop], True) if data[stop:] == b"\x38\x01" else None
+
+
+# Txn, and what it consists of
+
+
+def _int64(tag: bytes, n: int) -> bytes:
+    """Make a field of an int64, none for 0. Raises ValueError beyond its bounds, as protobuf does."""
+    if not n:
+        return b""
+    if not -_INT64_END <= n < _INT64_END:
+        raise ValueError(f"Value out of range: {n}")
+    return tag + varint(n)
+
+
+# The fields of a RangeRequest for the lowest and the highest mod revision, and the same of the create revision.
+_BOUNDS = (b"\x50", b"\x58", b"\x60", b"\x68")
+
+
+def encode_range(
+    key: bytes,
+    end: bytes,
+    *,
+    limit: int = 0,
+    revision: int = 0,
+    sort_order: int = 0,
+    sort_target: int = 0,
+    serializable: bool = False,
+    keys_only: bool = False,
+    count_only: bool = False,
+    revisions: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> bytes:
+    """Encode a RangeRequest; ``revisions`` are the bounds of mod and create revisions, each low and high."""
+    body = delimited(0x0A, key) if key else b""
+    if end:
+        body += delimited(0x12, end)
+    if limit or revision:
+        body += _int64(b"\x18", limit) + _int64(b"\x20", revision)
+    if sort_order:
+        body += b"\x28" + varint(sort_order)
+    if sort_target:
+        body += b"\x30" + varint(sort_target)
+    if serializable:
+        body += b"\x38\x01"
+    if keys_only:
+        body += b"\x40\x01"
+    if count_only:
+        body += b"\x48\x01"
+    return body + b"".join(map(_int64, _BOUNDS, revisions)) if any(revisions) else body
+
+
+def encode_delete_range(key: bytes, end: bytes = b"", prev_kv: bool = False) -> bytes:  # noqa: FBT001, FBT002 - a field of the message
+    """Encode a DeleteRangeRequest."""
+    body = delimited(0x0A, key) if key else b""
+    if end:
+        body += delimited(0x12, end)
+    return body + b"\x18\x01" if prev_kv else body
+
+
+# Compare's field for the right side, by target: version, create, mod, value, lease.
+_OPERANDS = (0x20, 0x28, 0x30, 0x3A, 0x40)
+
+
+def encode_compare(result: int, target: int, key: bytes, operand: int | bytes, end: bytes) -> bytes:
+    """Encode a Compare, whose right side is written even if it is 0 or empty: it is one of several."""
+    body = (b"\x08" + _SMALL[result] if result else b"") + (
+        b"\x10" + _SMALL[target] if target else b""
+    )
+    if key:
+        body += delimited(0x1A, key)
+    tag = _OPERANDS[target]
+    if isinstance(operand, bytes):
+        body += delimited(tag, operand)
+    else:
+        body += _int64(_SMALL[tag], operand) or _SMALL[tag] + b"\0"
+    return body + b"\x82\x04" + varint(len(end)) + end if end else body
+
+
+def encode_txn(
+    compares: Iterable[bytes], success: Iterable[bytes], failure: Iterable[bytes]
+) -> bytes:
+    """Encode a TxnRequest of the bodies of its comparisons and operations."""
+    parts = [delimited(0x0A, body) for body in compares]
+    parts += [delimited(0x12, body) for body in success]
+    parts += [delimited(0x1A, body) for body in failure]
+    return b"".join(parts)
 
 
 # ResponseHeader

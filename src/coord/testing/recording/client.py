@@ -337,7 +337,7 @@ class RecordedTxn:
             request,
             lambda: self._txn.commit(timeout=timeout),
             answer=lambda result: (_txn_response(result), _changed(result)),
-            writes=any(not o.wire.HasField("request_range") for o in self._then + self._otherwise),
+            writes=any(not o.is_read for o in self._then + self._otherwise),
         )
 
 
