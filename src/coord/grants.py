@@ -218,7 +218,10 @@ class Grant:
         if task is None:
             self._leave_line()
         else:
-            await asyncio.shield(task)
+            # Not shield(): the end of the client cancels this task, which is not the caller's cancellation.
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.result()
         return was_valid
 
     async def _give_back(self) -> None:

@@ -83,6 +83,9 @@ class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, Aut
     async def close(self) -> None:
         """End sessions, watches and connections, and stop the client's thread.
 
+        Locks that are still held go with their sessions, whose leases are revoked.
+        A server that does not answer holds it up by 5 seconds at most, however much is open; leases then end by their
+        TTL, and nothing of the client is left here.
         From any loop, and as often as you like; a second call returns when the first has finished.
         A cancelled call finishes first.
         """

@@ -128,6 +128,9 @@ class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, Aut
     def close(self) -> None:
         """End sessions, watches and connections, and stop the client's thread. As often as you like.
 
+        Locks that are still held go with their sessions, whose leases are revoked.
+        A server that does not answer holds it up by 5 seconds at most, however much is open; leases then end by their
+        TTL, and nothing of the client is left here.
         Calls that are under way in other threads raise :class:`coord.ClientClosed`.
         """
         runtime = self._portal.runtime

@@ -19,6 +19,7 @@ from coord._telemetry import observed_stream
 from coord.errors import InvalidArgument
 from coord.rpc.status import RpcError, StatusCode
 from coord.runtime import Supervisor, UnixAddress, read_bytes
+from coord.transport.grpcio_endings import Endings
 from coord.transport.health import ConnectionState, HealthBoard
 from coord.transport.limits import CarrierLimits
 from coord.transport.reloading import Reloading, context_of
@@ -114,13 +115,21 @@ class _Started:
 class GrpcioStream:
     """A stream of gRPC. Its one sender task keeps the order of messages."""
 
-    def __init__(self, call: Any, peer: _Peer, supervisor: Supervisor) -> None:  # noqa: ANN401 - grpc's calls are generic in untyped ways
+    def __init__(
+        self,
+        call: Any,  # noqa: ANN401 - grpc's calls are generic in untyped ways
+        peer: _Peer,
+        supervisor: Supervisor,
+        endings: Endings,
+    ) -> None:
         self.endpoint: str = peer.name
         self._peer = peer
         self._call = call
         peer.enter(self)
         self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._sender = supervisor.spawn(_send_all(call, self._outbox), name="grpcio-stream")
+        self._sender = supervisor.spawn(
+            _send_all(call, self._outbox, endings.finder()), name="grpcio-stream"
+        )
 
     def send(self, message: bytes) -> None:
         """See :class:`coord.transport.MessageStream`."""
@@ -159,11 +168,16 @@ class GrpcioStream:
         """See :class:`coord.transport.MessageStream`: there is nobody here to be trusted."""
 
 
-async def _send_all(call: Any, outbox: asyncio.Queue[bytes | None]) -> None:  # noqa: ANN401 - see above
-    """Write what comes, in its order.
+async def _send_all(
+    call: Any,  # noqa: ANN401 - see above
+    outbox: asyncio.Queue[bytes | None],
+    begun: Callable[[], None],
+) -> None:
+    """Write what comes, in its order; ``begun`` is told when the call has made its first step.
 
     Not a method: a cancelled task keeps its frame, so a stream would keep itself, and its connection, in a circle.
     """
+    begun()
     try:
         while (message := await outbox.get()) is not None:
             await call.write(message)
@@ -199,6 +213,7 @@ class GrpcioTransport:
         self._draining: dict[_Peer, None] = {}
         self._first = int(env.rand.uniform(0, len(endpoints))) % len(endpoints)
         self._supervisor = Supervisor(self._broken)
+        self._endings = Endings(env.clock)
         self._suspect: str | None = None
         self._suspect_until = 0.0
         self.closed: bool = False
@@ -333,6 +348,7 @@ class GrpcioTransport:
         except grpc.aio.UsageError as error:
             raise _closed() if self.closed else _left(sent=False) from error
         except asyncio.CancelledError:
+            self._endings.note_cancelled()
             # gRPC raises it here, too, when the channel is closed, which is not the caller's cancellation.
             if not _is_cancelling():
                 if self.closed:
@@ -354,7 +370,7 @@ class GrpcioTransport:
                 call = opener(metadata=sent)
             except grpc.aio.UsageError as error:
                 raise _closed() if self.closed else _left(sent=False) from error
-            return GrpcioStream(call, peer, self._supervisor)
+            return GrpcioStream(call, peer, self._supervisor, self._endings)
 
         return observed_stream(path, metadata, peer.address, begin)
 
@@ -382,9 +398,14 @@ class GrpcioTransport:
             watcher.cancel()
         if watchers:
             await asyncio.wait(watchers)
+        for peer in self._peers:
+            for call in list(peer.calls):
+                call.cancel()
         for channel in [*self._retired, *[peer.channel for peer in self._peers]]:
             await channel.close()
         await self._supervisor.close()
+        self._endings.note_cancelled()  # the watchers' calls
+        await self._endings.all_over()
 
     async def _ready(self, timeout: float, avoid: str | None) -> _Peer:
         """Return a connected peer, another one than ``avoid`` if one of them answers."""
