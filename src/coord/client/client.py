@@ -96,7 +96,10 @@ class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, Aut
         await finish(_close(core), within=CLOSE_WITHIN_S)
 
     def after_fork(self) -> Connecting:
-        """Return a fresh connection with the configuration of this client, for a forked child."""
+        """Return a fresh connection with the configuration of this client, for a forked child.
+
+        Not with ``transport="grpcio"``: what gRPC has made in a process works in no child of it.
+        """
         from coord.client.connecting import Connecting  # it makes clients
 
         return Connecting(self._core.options)

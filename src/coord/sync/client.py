@@ -142,5 +142,8 @@ class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, Aut
         runtime.close()
 
     def after_fork(self) -> Client:
-        """Return a fresh client with the configuration of this one, for a forked child."""
+        """Return a fresh client with the configuration of this one, for a forked child.
+
+        Not with ``transport="grpcio"``: what gRPC has made in a process works in no child of it.
+        """
         return _open(self._portal.core.options)
