@@ -298,6 +298,31 @@ async def test_streams_leave_an_endpoint_that_left_the_list(
 
 
 @carriers
+@pytest.mark.parametrize("runtime", ["thread", "inline"])
+async def test_a_call_that_failed_keeps_no_connection(
+    three: Group, transport: Carrier, runtime: Placement, prefix: str
+) -> None:
+    async with (
+        Proxy(three.endpoints[0]) as proxy,
+        coord.connect(proxy.endpoint, transport=transport, runtime=runtime) as client,
+    ):
+        await client.put(prefix, "x")
+        assert proxy.open_connections == 1
+
+        async def left() -> bool:
+            return proxy.open_connections == 0
+
+        with uncollected():
+            proxy.hold_answers()
+            for _ in range(3):
+                with contextlib.suppress(coord.CoordTimeout, coord.Unavailable):
+                    await client.get(prefix, timeout=0.1)
+            proxy.pass_on()
+            await client.sync_endpoints()  # nobody advertises the proxy
+            await reached(left, "the connection is given up")
+
+
+@carriers
 async def test_a_call_that_runs_may_end(three: Group, transport: Carrier, prefix: str) -> None:
     slow = dataclasses.replace(QUICK, drain=30, keepalive_time=30)
     async with Proxy(three.endpoints[0]) as proxy:  # noqa: SIM117 - the client needs its address

@@ -145,7 +145,8 @@ class GrpcioStream:
             message = await self._call.read()
         except grpc.RpcError as error:
             self._peer.leave(self)
-            raise _error(error) from error
+            # Without the frames of gRPC, which keep the call, and with it the connection.
+            raise _error(error) from error.with_traceback(None)
         except asyncio.CancelledError:
             # gRPC raises this too when the call was cancelled by ourselves, which is not the reader's cancellation.
             if self._call.cancelled() and not _is_cancelling():
@@ -299,19 +300,20 @@ class GrpcioTransport:
 
         async def run() -> None:
             sent = False
-            outcome: bytes | RpcError
             deadline = self._env.clock.mono() + timeout
             try:
                 peer = await self._ready(timeout, None)
                 sent = True
-                outcome = await self._unary_on(peer, path, request, deadline, metadata)
+                answer = await self._unary_on(peer, path, request, deadline, metadata)
             except RpcError as error:
-                outcome = error
+                # Not kept in a variable, which would keep the error's frames, and in them the call, in a circle.
+                done(error)
             except asyncio.CancelledError:
                 if started.given_up or not self.closed:
                     raise
-                outcome = RpcError(StatusCode.CANCELLED, "the client is closed", sent=sent)
-            done(outcome)
+                done(RpcError(StatusCode.CANCELLED, "the client is closed", sent=sent))
+            else:
+                done(answer)
 
         started = _Started()
         started.task = self._supervisor.spawn(run(), name=path)
@@ -344,7 +346,8 @@ class GrpcioTransport:
             finally:
                 peer.leave(call)
         except grpc.RpcError as error:
-            raise _error(error) from error
+            call = opener = None  # as long as its error is kept, the connection would be, too
+            raise _error(error) from error.with_traceback(None)
         except grpc.aio.UsageError as error:
             raise _closed() if self.closed else _left(sent=False) from error
         except asyncio.CancelledError:
