@@ -5,7 +5,10 @@
 * restart: the server is killed and started again three seconds later, with its data;
 * leader: the leader of three members is killed; clients that take one endpoint were given a follower;
 * compaction: while a watcher is cut off, 20 events happen and history is compacted;
-* dead: the first of the given endpoints answers nobody.
+* dead: the first of the given endpoints answers nobody;
+* token: the server knows users by JWT tokens, which end after six seconds;
+* certificates: those of the server and of the clients are replaced on disk, the old ones expire, and then connections
+  are cut. Clients that take no certificate of their own are left out.
 
 All clients meet a fault together, each in a process and behind a proxy of its own (``clients/fault_worker.py``).
 Another client writes what they watch, past the proxies, so what they must see is known.
@@ -23,6 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +42,9 @@ from benchmarks.clients.environments import (
 )
 from benchmarks.clients.fault_worker import DEADLINE_S, WATCHED
 from benchmarks.cluster import first_write
+from benchmarks.fault_setups import SETUPS, TOKEN_TTL_S, Setup, plain
 from benchmarks.kept import keep
-from benchmarks.trio import Trio, commands
+from benchmarks.trio import READY_WITHIN_S, Trio, commands
 from coord.runtime import new_loop
 from tests.support.proxy import Proxy
 from tests.support.servers import free_port
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
 SETTLE_S = 3.0
 WRITE_EVERY_S = 0.2
 TAKES_LISTS = frozenset({"coord", "etcd-client-py"})
+TAKES_CERTIFICATES = frozenset({"coord", "etcd3"})
 
 
 @dataclass
@@ -62,7 +68,7 @@ class Subject:
     process: asyncio.subprocess.Process | None = None
     told: list[dict[str, object]] = field(default_factory=list)
 
-    async def start(self, endpoints: list[str]) -> None:
+    async def start(self, endpoints: list[str], extra: dict[str, str]) -> None:
         """Start it; clients that know one endpoint are given the first that answers."""
         program = sys.executable if self.client is None else python(folder(self.client))
         self.process = await asyncio.create_subprocess_exec(
@@ -71,7 +77,7 @@ class Subject:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment(self.client),
+            env={**environment(self.client), **extra},
             cwd=ROOT,
         )
 
@@ -90,6 +96,7 @@ class Subject:
 class Course:
     """What happened around the clients."""
 
+    setup: Setup
     fault_at: float = 0.0
     written: dict[str, float] = field(default_factory=dict)
     writing: bool = True
@@ -111,6 +118,7 @@ def judge(subject: Subject, course: Course, alive: frozenset[int], end: float) -
         "longest_put_s": round(max(took.values(), default=0.0), 2),
         "unanswered": sum(n not in done and n not in failed for n in begun),
         "recovered_s": round(min(after) - course.fault_at, 2) if after else None,
+        "served_at_end": bool(done) and max(done.values()) > end - 2 * DEADLINE_S,
         "puts_failed": sum(errors.values()),
         "errors": [f"{count} x {text}" for text, count in errors.most_common(3)],
         "events_due": len(due),
@@ -182,6 +190,27 @@ async def dead(_trio: Trio, _s: list[Subject], _c: Course, _: coord.Client) -> N
     await asyncio.sleep(7)
 
 
+async def token(_t: Trio, _s: list[Subject], course: Course, _: coord.Client) -> None:
+    """Nothing more: wait for the ends of some tokens."""
+    await asyncio.sleep(TOKEN_TTL_S - SETTLE_S)
+    course.fault_at = time.monotonic()
+    await asyncio.sleep(3 * TOKEN_TTL_S)
+
+
+async def rotation(_t: Trio, subjects: list[Subject], course: Course, _: coord.Client) -> None:
+    """Replace the files in time, let the old certificates end, and cut."""
+    made, expires = course.setup.certificates, course.setup.expires
+    if made is None or expires is None:
+        raise SystemExit("no certificates")
+    made.issue_server()
+    made.issue_client()
+    await asyncio.sleep((expires - datetime.now(UTC)).total_seconds() + 1)
+    course.fault_at = time.monotonic()
+    for subject in subjects:
+        subject.proxy.cut()
+    await asyncio.sleep(15)
+
+
 SCENARIOS: dict[
     str, tuple[int, Callable[[Trio, list[Subject], Course, coord.Client], Awaitable[None]]]
 ] = {
@@ -190,11 +219,13 @@ SCENARIOS: dict[
     "leader": (3, leader),
     "compaction": (1, compaction),
     "dead": (1, dead),
+    "token": (1, token),
+    "certificates": (1, rotation),
 }
 
 
 @contextlib.asynccontextmanager
-async def subjects_of(trio: Trio, scenario: str) -> AsyncIterator[list[Subject]]:
+async def subjects_of(trio: Trio, scenario: str, setup: Setup) -> AsyncIterator[list[Subject]]:
     """Start all clients, each behind a proxy; of three members the leader is the last endpoint."""
     nodes = trio.nodes
     if len(nodes) > 1:
@@ -202,6 +233,8 @@ async def subjects_of(trio: Trio, scenario: str) -> AsyncIterator[list[Subject]]
         nodes = [*trio.others(first), first]
     clients: list[tuple[str, Client | None]] = [("coord", None)]
     clients += [(c.name.partition("==")[0], c) for c in CLIENTS if missing(c.name) is None]
+    if setup.certificates is not None:
+        clients = [(name, client) for name, client in clients if name in TAKES_CERTIFICATES]
     async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         found: list[Subject] = []
         for name, client in clients:
@@ -210,7 +243,7 @@ async def subjects_of(trio: Trio, scenario: str) -> AsyncIterator[list[Subject]]
             if scenario == "dead":
                 endpoints.insert(0, f"127.0.0.1:{free_port()}")
             subject = Subject(name, client, proxy)
-            await subject.start(endpoints)
+            await subject.start(endpoints, setup.environment)
             group.create_task(subject.listen())
             found.append(subject)
         yield found
@@ -223,15 +256,21 @@ async def subjects_of(trio: Trio, scenario: str) -> AsyncIterator[list[Subject]]
 async def run(scenario: str, scratch: Path) -> dict[str, object]:
     """Let all clients meet one fault."""
     size, fault = SCENARIOS[scenario]
-    with Trio(commands()["etcd"], scratch / scenario, size=size) as trio:
+    setup = SETUPS.get(scenario, plain)(scratch / f"{scenario}-setup")
+    command = [*commands()["etcd"], *setup.flags]
+    with Trio(command, scratch / scenario, size=size, scheme=setup.scheme) as trio:
         trio.start()
-        await first_write(trio.nodes)
-        course = Course(fault_at=time.monotonic())
-        urls = [f"http://{node.endpoint}" for node in trio.nodes]
+        urls = [f"{setup.scheme}://{node.endpoint}" for node in trio.nodes]
+        if setup.certificates is None:
+            await first_write(trio.nodes)
+        async with coord.connect(urls, tls=setup.options.get("tls")) as first:
+            await first.put("ready", "x", timeout=READY_WITHIN_S)
+            await setup.prepare(first)
+        course = Course(setup, fault_at=time.monotonic())
         async with (
-            coord.connect(urls, runtime="inline") as client,
+            coord.connect(urls, runtime="inline", **setup.options) as client,
             asyncio.TaskGroup() as group,
-            subjects_of(trio, scenario) as subjects,
+            subjects_of(trio, scenario, setup) as subjects,
         ):
             group.create_task(write(course, client))
             await asyncio.sleep(SETTLE_S)

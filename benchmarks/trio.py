@@ -61,9 +61,14 @@ class Node:
 
 
 class Trio:
-    """A cluster of ``size`` members below a directory; leaving the context kills what runs."""
+    """A cluster of ``size`` members below a directory; leaving the context kills what runs.
 
-    def __init__(self, command: list[str], directory: Path, *, size: int = 3) -> None:
+    ``scheme`` is that of the clients' URLs.
+    """
+
+    def __init__(
+        self, command: list[str], directory: Path, *, size: int = 3, scheme: str = "http"
+    ) -> None:
         directory.mkdir(parents=True)
         self._directory = directory
         ports = free_ports(2 * size)
@@ -72,7 +77,7 @@ class Trio:
         ]
         founders = ",".join(f"{n.name}=http://127.0.0.1:{n.peer_port}" for n in self.nodes)
         for node in self.nodes:
-            client, peer = f"http://{node.endpoint}", f"http://127.0.0.1:{node.peer_port}"
+            client, peer = f"{scheme}://{node.endpoint}", f"http://127.0.0.1:{node.peer_port}"
             node.command = [
                 *(*command, f"--name={node.name}", f"--data-dir={directory / node.name}"),
                 *(f"--listen-client-urls={client}", f"--advertise-client-urls={client}"),

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 DEADLINE_S = 2
 LEASE_TTL_S = 10
 PAUSE_S = 0.05
+# Whom to log in as, and the folder of the certificates, where the server wants that.
+USER = os.environ.get("FAULT_USER")
+PASSWORD = os.environ.get("FAULT_PASSWORD")
+CERTIFICATES = os.environ.get("FAULT_CERTIFICATES")
 OWN = "/fault/own"
 WATCHED = "/fault/watched/"
 
@@ -37,6 +41,15 @@ def say(kind: str, **facts: object) -> None:
 def text_of(error: BaseException) -> str:
     """Name an error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+
+
+_FILES = {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}
+_ETCD3 = {"ca": "ca_cert", "cert": "cert_cert", "key": "cert_key"}
+
+
+def _file(name: str) -> str:
+    """Return the path of one of the certificates' files."""
+    return f"{CERTIFICATES}/{name}"
 
 
 class Adapter(Protocol):
@@ -61,7 +74,13 @@ class Coord:
 
     async def open(self, endpoints: list[str]) -> None:
         coord: Any = importlib.import_module("coord")
-        self.client = await coord.connect([f"http://{e}" for e in endpoints]).__aenter__()
+        scheme, files = "http", None
+        if CERTIFICATES:
+            scheme = "https"
+            files = coord.TlsConfig(**{name: _file(kind) for name, kind in _FILES.items()})
+        self.client = await coord.connect(
+            [f"{scheme}://{e}" for e in endpoints], user=USER, password=PASSWORD, tls=files
+        ).__aenter__()
 
     async def put(self, value: str) -> None:
         await self.client.put(OWN, value, timeout=DEADLINE_S)
@@ -84,7 +103,9 @@ class Aetcd:
     async def open(self, endpoints: list[str]) -> None:
         aetcd: Any = importlib.import_module("aetcd")
         host, _, port = endpoints[0].partition(":")
-        self.client = await aetcd.Client(host, int(port), timeout=DEADLINE_S).__aenter__()
+        self.client = await aetcd.Client(
+            host, int(port), USER, PASSWORD, timeout=DEADLINE_S
+        ).__aenter__()
 
     async def put(self, value: str) -> None:
         await self.client.put(OWN.encode(), value.encode())
@@ -109,7 +130,9 @@ class Etcetra:
     async def open(self, endpoints: list[str]) -> None:
         etcetra: Any = importlib.import_module("etcetra")
         host, _, port = endpoints[0].partition(":")
-        client = etcetra.EtcdClient(etcetra.HostPortPair(host, int(port)))
+        types: Any = importlib.import_module("etcetra.types")
+        user = types.EtcdCredential(USER, PASSWORD) if USER else None
+        client = etcetra.EtcdClient(etcetra.HostPortPair(host, int(port)), user)
         self.client = await client.connect().__aenter__()
 
     async def put(self, value: str) -> None:
@@ -138,6 +161,8 @@ class Rust:
         self.rust: Any = importlib.import_module("etcd_client")
         options = self.rust.ConnectOptions().with_timeout(float(DEADLINE_S))
         options = options.with_connect_timeout(float(DEADLINE_S))
+        if USER:
+            options = options.with_user(USER, PASSWORD)
         client = self.rust.Client([f"http://{e}" for e in endpoints], options)
         self.client = await client.connect().__aenter__()
 
@@ -163,7 +188,14 @@ class Etcd3:
     async def open(self, endpoints: list[str]) -> None:
         etcd3: Any = importlib.import_module("etcd3")
         host, _, port = endpoints[0].partition(":")
-        self.client = etcd3.client(host, int(port), timeout=DEADLINE_S)
+        self.client = etcd3.client(
+            host,
+            int(port),
+            timeout=DEADLINE_S,
+            user=USER,
+            password=PASSWORD,
+            **({_ETCD3[n]: _file(kind) for n, kind in _FILES.items()} if CERTIFICATES else {}),
+        )
 
     async def put(self, value: str) -> None:
         await asyncio.to_thread(self.client.put, OWN, value)

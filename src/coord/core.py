@@ -35,8 +35,8 @@ Placement = Literal["thread", "inline"]
 Carrier = Literal["native", "grpcio"]
 
 DEFAULT_REQUEST_TIMEOUT_S = 10.0
-# What the parts registered with `at_close` may take together, for example to revoke leases.
-_FAREWELL_S = 5.0
+FAREWELL_S = 5.0
+"""Seconds that the parts registered with ``at_close`` may take together, for example to revoke leases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +154,10 @@ class Core:
             yield self.caller.over(transport)
         finally:
             forget()
-            await finish(transport.close(), within=_FAREWELL_S)
+            await finish(transport.close(), within=FAREWELL_S)
 
     def at_close(self, farewell: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-        """Run ``farewell`` when the client closes, before its connections do; the newest first.
+        """Run ``farewell`` when the client closes, before its connections do; all at once, for ``FAREWELL_S`` at most.
 
         Returns a function that takes it back.
         """
@@ -172,7 +172,7 @@ class Core:
             await self._gone.wait()
             return
         self.closing.set()
-        await finish(self._close(), within=_FAREWELL_S * 4)
+        await finish(self._close(), within=FAREWELL_S * 4)
 
     def abandon(self) -> None:
         """Close in the background, and end the runtime; from any thread. For a client that nobody closed."""
@@ -185,13 +185,7 @@ class Core:
 
     async def _close(self) -> None:
         try:
-            try:
-                async with asyncio.timeout(_FAREWELL_S):
-                    while self._farewells:
-                        _, farewell = self._farewells.popitem()
-                        await self._say(farewell)
-            except TimeoutError as error:
-                self._note_failure("close", error)
+            await self._say_all()
             await self.watches.close()
             await self.supervisor.close()
             await self.transport.close()
@@ -202,6 +196,19 @@ class Core:
         finally:
             self.closed = True
             self._gone.set()
+
+    async def _say_all(self) -> None:
+        """Give every farewell the same time, so that none is kept from a server by the silence of another.
+
+        What a server has not answered by then is no failure of ours: leases end by their TTL.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                while self._farewells:
+                    async with asyncio.TaskGroup() as group:
+                        while self._farewells:
+                            _, farewell = self._farewells.popitem()
+                            group.create_task(self._say(farewell))
 
     async def _say(self, farewell: Callable[[], Awaitable[None]]) -> None:
         try:

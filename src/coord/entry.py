@@ -302,7 +302,7 @@ class Entry:
         """Repeat ``step`` until it is done; False when the end of the lease must do it."""
         while self.session.valid_for() > 0:
             try:
-                await step()
+                await while_valid(self.session, step())
             except LeaseNotFound:
                 self.session.expire("lease not found")
                 return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -28,13 +29,15 @@ class Certificates:
         for name in ("ca.pem", "clients-ca.pem"):
             self.authority.cert_pem.write_to_path(self.path(name))
 
-    def issue_server(self) -> None:
-        """Replace the server's certificate."""
-        self._issue("server", self.authority.issue_cert("127.0.0.1"))
+    def issue_server(self, *, until: datetime | None = None) -> None:
+        """Replace the server's certificate by one that is valid ``until`` then."""
+        self._issue("server", self.authority.issue_cert("127.0.0.1", not_after=until))
 
-    def issue_client(self, common_name: str | None = None) -> None:
+    def issue_client(
+        self, common_name: str | None = None, *, until: datetime | None = None
+    ) -> None:
         """Replace the client's certificate."""
-        pair = self.authority.issue_cert("client@test", common_name=common_name)
+        pair = self.authority.issue_cert("client@test", common_name=common_name, not_after=until)
         self._issue("client", pair)
 
     def _issue(self, name: str, pair: trustme.LeafCert) -> None:

@@ -19,6 +19,7 @@ from coord._telemetry import observed_stream
 from coord.errors import InvalidArgument
 from coord.rpc.status import RpcError, StatusCode
 from coord.runtime import Supervisor, UnixAddress, read_bytes
+from coord.transport.grpcio_endings import Endings
 from coord.transport.health import ConnectionState, HealthBoard
 from coord.transport.limits import CarrierLimits
 from coord.transport.reloading import Reloading, context_of
@@ -114,13 +115,21 @@ class _Started:
 class GrpcioStream:
     """A stream of gRPC. Its one sender task keeps the order of messages."""
 
-    def __init__(self, call: Any, peer: _Peer, supervisor: Supervisor) -> None:  # noqa: ANN401 - grpc's calls are generic in untyped ways
+    def __init__(
+        self,
+        call: Any,  # noqa: ANN401 - grpc's calls are generic in untyped ways
+        peer: _Peer,
+        supervisor: Supervisor,
+        endings: Endings,
+    ) -> None:
         self.endpoint: str = peer.name
         self._peer = peer
         self._call = call
         peer.enter(self)
         self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._sender = supervisor.spawn(_send_all(call, self._outbox), name="grpcio-stream")
+        self._sender = supervisor.spawn(
+            _send_all(call, self._outbox, endings.finder()), name="grpcio-stream"
+        )
 
     def send(self, message: bytes) -> None:
         """See :class:`coord.transport.MessageStream`."""
@@ -136,7 +145,8 @@ class GrpcioStream:
             message = await self._call.read()
         except grpc.RpcError as error:
             self._peer.leave(self)
-            raise _error(error) from error
+            # Without the frames of gRPC, which keep the call, and with it the connection.
+            raise _error(error) from error.with_traceback(None)
         except asyncio.CancelledError:
             # gRPC raises this too when the call was cancelled by ourselves, which is not the reader's cancellation.
             if self._call.cancelled() and not _is_cancelling():
@@ -159,11 +169,16 @@ class GrpcioStream:
         """See :class:`coord.transport.MessageStream`: there is nobody here to be trusted."""
 
 
-async def _send_all(call: Any, outbox: asyncio.Queue[bytes | None]) -> None:  # noqa: ANN401 - see above
-    """Write what comes, in its order.
+async def _send_all(
+    call: Any,  # noqa: ANN401 - see above
+    outbox: asyncio.Queue[bytes | None],
+    begun: Callable[[], None],
+) -> None:
+    """Write what comes, in its order; ``begun`` is told when the call has made its first step.
 
     Not a method: a cancelled task keeps its frame, so a stream would keep itself, and its connection, in a circle.
     """
+    begun()
     try:
         while (message := await outbox.get()) is not None:
             await call.write(message)
@@ -199,6 +214,7 @@ class GrpcioTransport:
         self._draining: dict[_Peer, None] = {}
         self._first = int(env.rand.uniform(0, len(endpoints))) % len(endpoints)
         self._supervisor = Supervisor(self._broken)
+        self._endings = Endings(env.clock)
         self._suspect: str | None = None
         self._suspect_until = 0.0
         self.closed: bool = False
@@ -284,19 +300,20 @@ class GrpcioTransport:
 
         async def run() -> None:
             sent = False
-            outcome: bytes | RpcError
             deadline = self._env.clock.mono() + timeout
             try:
                 peer = await self._ready(timeout, None)
                 sent = True
-                outcome = await self._unary_on(peer, path, request, deadline, metadata)
+                answer = await self._unary_on(peer, path, request, deadline, metadata)
             except RpcError as error:
-                outcome = error
+                # Not kept in a variable, which would keep the error's frames, and in them the call, in a circle.
+                done(error)
             except asyncio.CancelledError:
                 if started.given_up or not self.closed:
                     raise
-                outcome = RpcError(StatusCode.CANCELLED, "the client is closed", sent=sent)
-            done(outcome)
+                done(RpcError(StatusCode.CANCELLED, "the client is closed", sent=sent))
+            else:
+                done(answer)
 
         started = _Started()
         started.task = self._supervisor.spawn(run(), name=path)
@@ -329,10 +346,12 @@ class GrpcioTransport:
             finally:
                 peer.leave(call)
         except grpc.RpcError as error:
-            raise _error(error) from error
+            call = opener = None  # as long as its error is kept, the connection would be, too
+            raise _error(error) from error.with_traceback(None)
         except grpc.aio.UsageError as error:
             raise _closed() if self.closed else _left(sent=False) from error
         except asyncio.CancelledError:
+            self._endings.note_cancelled()
             # gRPC raises it here, too, when the channel is closed, which is not the caller's cancellation.
             if not _is_cancelling():
                 if self.closed:
@@ -354,7 +373,7 @@ class GrpcioTransport:
                 call = opener(metadata=sent)
             except grpc.aio.UsageError as error:
                 raise _closed() if self.closed else _left(sent=False) from error
-            return GrpcioStream(call, peer, self._supervisor)
+            return GrpcioStream(call, peer, self._supervisor, self._endings)
 
         return observed_stream(path, metadata, peer.address, begin)
 
@@ -382,9 +401,14 @@ class GrpcioTransport:
             watcher.cancel()
         if watchers:
             await asyncio.wait(watchers)
+        for peer in self._peers:
+            for call in list(peer.calls):
+                call.cancel()
         for channel in [*self._retired, *[peer.channel for peer in self._peers]]:
             await channel.close()
         await self._supervisor.close()
+        self._endings.note_cancelled()  # the watchers' calls
+        await self._endings.all_over()
 
     async def _ready(self, timeout: float, avoid: str | None) -> _Peer:
         """Return a connected peer, another one than ``avoid`` if one of them answers."""
