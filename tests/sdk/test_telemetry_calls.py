@@ -46,6 +46,8 @@ async def test_a_call_is_a_span_of_the_caller_s(
     assert put.parent.span_id == request.get_span_context().span_id
     attributes = attributes_of(put)
     place = [attributes.pop("server.address"), attributes.pop("server.port")]
+    if len(client.endpoints) > 1:
+        attributes.pop("coord.retries", None)  # a member may just be down
     assert attributes == {
         "rpc.system": "grpc",
         "rpc.service": "etcdserverpb.KV",
