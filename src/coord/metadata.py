@@ -1,0 +1,62 @@
+"""What an entry of ours says of its owner: for people who look at a line, and for whoever links a wait to a holder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, cast
+
+from coord._telemetry import entry_context
+from coord.runtime import process_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from coord.coordination import Coordination
+
+# Kept: json.dumps() makes an encoder for every call that asks for other separators than the usual.
+to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def metadata(
+    home: Coordination, nonce: str, owner: str, *, label: str | None = None
+) -> dict[str, object]:
+    """Return what the entry with ``nonce`` says of ``owner``, which is a task or a thread of this process."""
+    host, pid = process_identity()
+    entry: dict[str, object] = {
+        "v": 1,
+        "nonce": nonce,
+        "owner": owner,
+        "host": host,
+        "pid": pid,
+        "since": round(home.env.clock.wall(), 3),
+    }
+    if label is not None:
+        entry["label"] = label
+    return entry | entry_context()
+
+
+def parse(value: bytes) -> Mapping[str, object]:
+    """Return what an entry says; nothing, if it is not ours."""
+    try:
+        parsed: object = json.loads(value)
+    except (ValueError, RecursionError):  # anybody may have written it
+        return {}
+    return cast("Mapping[str, object]", parsed) if isinstance(parsed, dict) else {}
+
+
+def nonce(home: Coordination) -> str:
+    """Return 64 random bits in hexadecimal, which tell one attempt from all others (spec recipes C2)."""
+    return format(home.env.rand.bits(64), "016x")
+
+
+def task_identity() -> str:
+    """Return the identity of the calling task, stable for its life."""
+    task = asyncio.current_task()
+    return f"task-{id(task):x}" if task is not None else "no-task"
+
+
+def place_of(said: Mapping[str, object]) -> str:
+    """Return host and process for a message, with a comma before them; empty if the entry does not say."""
+    host, pid = said.get("host"), said.get("pid")
+    return f", {host} pid {pid}" if host else ""
