@@ -120,6 +120,8 @@ class Session:
         """Per name, the mod revision of its create fence."""
         self.doubts: dict[bytes, list[Entry]] = {}
         """Per name, the attempts whose create may still land, where nothing fences it off."""
+        self.leaving: dict[bytes, set[asyncio.Task[object]]] = {}
+        """Per name, the attempts that are being abandoned and that no local line waits for."""
 
     # -- what may be asked from anywhere ---------------------------------------------------------------------------
 

@@ -224,5 +224,7 @@ HIDDEN = frozenset(
 )
 """Members that other rooms call and applications do not, as in ``tests/sdk/test_sync_parity.py``."""
 
-HIDDEN_ATTRIBUTES = frozenset({"Session.doubts", "Session.gate_revisions", "Session.lines"})
+HIDDEN_ATTRIBUTES = frozenset(
+    {"Session.doubts", "Session.gate_revisions", "Session.leaving", "Session.lines"}
+)
 """Attributes of that kind."""
