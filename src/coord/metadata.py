@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, cast
 
@@ -48,12 +47,6 @@ def parse(value: bytes) -> Mapping[str, object]:
 def nonce(home: Coordination) -> str:
     """Return 64 random bits in hexadecimal, which tell one attempt from all others (spec recipes C2)."""
     return format(home.env.rand.bits(64), "016x")
-
-
-def task_identity() -> str:
-    """Return the identity of the calling task, stable for its life."""
-    task = asyncio.current_task()
-    return f"task-{id(task):x}" if task is not None else "no-task"
 
 
 def place_of(said: Mapping[str, object]) -> str:

@@ -18,8 +18,9 @@ from coord.entry import META_PREFIX, check_name
 from coord.errors import CoordError, InvalidArgument, LockLost, LockTimeout
 from coord.grants import Grant, Hold
 from coord.local_line import LocalLine
-from coord.metadata import nonce, parse, place_of, task_identity
+from coord.metadata import nonce, parse, place_of
 from coord.runtime import process_identity
+from coord.runtime.threads import task_identity
 from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.caller import Repeat
