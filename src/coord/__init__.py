@@ -89,6 +89,16 @@ if TYPE_CHECKING:
     from coord.maintenance import Maintenance
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.notices import CoordWarning, KeyCountWarning, RightsWarning
+    from coord.recipes.rwlock import (
+        ReadGrant,
+        ReadLock,
+        RWEntry,
+        RWLock,
+        RWState,
+        UpgradeRefused,
+        WriteGrant,
+        WriteLock,
+    )
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
@@ -254,6 +264,16 @@ _HOMES = {
         "EndpointHealth",
     ),
     "coord.watching": ("Watch",),
+    "coord.recipes.rwlock": (
+        "RWEntry",
+        "RWLock",
+        "RWState",
+        "ReadGrant",
+        "ReadLock",
+        "UpgradeRefused",
+        "WriteGrant",
+        "WriteLock",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _SUBMODULES = frozenset({"codec", "compare", "op"})
@@ -339,7 +359,12 @@ __all__ = [
     "Place",
     "ProtocolError",
     "PutResult",
+    "RWEntry",
+    "RWLock",
+    "RWState",
     "RangeResult",
+    "ReadGrant",
+    "ReadLock",
     "RequestRefused",
     "RightsWarning",
     "RoleExists",
@@ -372,6 +397,7 @@ __all__ = [
     "TypedWatchEvent",
     "Unavailable",
     "UpdateConflict",
+    "UpgradeRefused",
     "UserExists",
     "UserInfo",
     "UserNotFound",
@@ -381,6 +407,8 @@ __all__ = [
     "WatchEvent",
     "WatchFilter",
     "WatchReport",
+    "WriteGrant",
+    "WriteLock",
     "__version__",
     "codec",
     "compare",

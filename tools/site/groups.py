@@ -120,6 +120,21 @@ GROUPS = (
         names=("coord.Mutex", "coord.MutexGrant", "coord.Grant", "coord.Hold", "coord.LineEntry"),
     ),
     Group(
+        slug="rwlocks",
+        title="Read-write locks",
+        about="Many readers or one writer.",
+        names=(
+            "coord.RWLock",
+            "coord.ReadLock",
+            "coord.WriteLock",
+            "coord.ReadGrant",
+            "coord.WriteGrant",
+            "coord.RWState",
+            "coord.RWEntry",
+            "coord.UpgradeRefused",
+        ),
+    ),
+    Group(
         slug="elections",
         title="Elections",
         about="One leader at a time, who says where it is.",
@@ -225,6 +240,12 @@ HIDDEN = frozenset(
 """Members that other rooms call and applications do not, as in ``tests/sdk/test_sync_parity.py``."""
 
 HIDDEN_ATTRIBUTES = frozenset(
-    {"Session.doubts", "Session.gate_revisions", "Session.leaving", "Session.lines"}
+    {
+        "Session.doubts",
+        "Session.gate_revisions",
+        "Session.leaving",
+        "Session.lines",
+        "Session.readers",
+    }
 )
 """Attributes of that kind."""
