@@ -99,6 +99,15 @@ if TYPE_CHECKING:
         WriteGrant,
         WriteLock,
     )
+    from coord.recipes.semaphore import (
+        LimitMismatch,
+        Permit,
+        PermitEntry,
+        PermitLost,
+        Semaphore,
+        SemaphoreState,
+        SemaphoreTimeout,
+    )
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
@@ -274,6 +283,15 @@ _HOMES = {
         "WriteGrant",
         "WriteLock",
     ),
+    "coord.recipes.semaphore": (
+        "LimitMismatch",
+        "Permit",
+        "PermitEntry",
+        "PermitLost",
+        "Semaphore",
+        "SemaphoreState",
+        "SemaphoreTimeout",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _SUBMODULES = frozenset({"codec", "compare", "op"})
@@ -333,6 +351,7 @@ __all__ = [
     "LeaseGrant",
     "LeaseInfo",
     "LeaseNotFound",
+    "LimitMismatch",
     "LineEntry",
     "LockLost",
     "LockTimeout",
@@ -356,6 +375,9 @@ __all__ = [
     "Pending",
     "Permission",
     "PermissionDenied",
+    "Permit",
+    "PermitEntry",
+    "PermitLost",
     "Place",
     "ProtocolError",
     "PutResult",
@@ -371,6 +393,9 @@ __all__ = [
     "RoleInfo",
     "RoleNotFound",
     "SavedSnapshot",
+    "Semaphore",
+    "SemaphoreState",
+    "SemaphoreTimeout",
     "Session",
     "SessionClosed",
     "SessionError",

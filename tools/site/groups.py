@@ -135,6 +135,20 @@ GROUPS = (
         ),
     ),
     Group(
+        slug="semaphores",
+        title="Semaphores",
+        about="At most so many permits in use.",
+        names=(
+            "coord.Semaphore",
+            "coord.Permit",
+            "coord.SemaphoreState",
+            "coord.PermitEntry",
+            "coord.PermitLost",
+            "coord.SemaphoreTimeout",
+            "coord.LimitMismatch",
+        ),
+    ),
+    Group(
         slug="elections",
         title="Elections",
         about="One leader at a time, who says where it is.",
