@@ -131,7 +131,6 @@ GROUPS = (
             "coord.WriteGrant",
             "coord.RWState",
             "coord.RWEntry",
-            "coord.UpgradeRefused",
         ),
     ),
     Group(
@@ -143,9 +142,6 @@ GROUPS = (
             "coord.Permit",
             "coord.SemaphoreState",
             "coord.PermitEntry",
-            "coord.PermitLost",
-            "coord.SemaphoreTimeout",
-            "coord.LimitMismatch",
         ),
     ),
     Group(
@@ -249,6 +245,10 @@ HIDDEN = frozenset(
         "StmTxn.read_keys",
         "StmTxn.writes",
         "Typed.updating",
+        "_Side.acquire_for",
+        "_Side.try_acquire_for",
+        "Semaphore.acquire_for",
+        "Semaphore.try_acquire_for",
     }
 )
 """Members that other rooms call and applications do not, as in ``tests/sdk/test_sync_parity.py``."""
