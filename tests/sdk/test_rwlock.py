@@ -277,6 +277,9 @@ async def test_a_downgrade_without_its_read_entry_is_a_loss(
     await client.delete(alone.key.replace(b"/write/", b"/read/"))
     with pytest.raises(coord.LockLost):
         await alone.downgrade()
+    assert (
+        await client.count(prefix + "rw/") == 1
+    )  # the write entry: nobody comes in before the release
     assert await alone.release() is False
     assert await client.count(prefix + "rw/") == 0
 

@@ -51,6 +51,21 @@ async def test_a_create_that_landed_is_adopted(inline: coord.Client, kind: str) 
         assert await settle(inline, "a/") == []
 
 
+async def test_a_pair_of_which_one_was_deleted_is_not_made_again(inline: coord.Client) -> None:
+    """Its other entry must never be changed: foreign readers go by modification revisions."""
+    make_faulty(inline, [Fault.LOSE_REPLY])
+    async with inline.session(ttl=30) as session, inline.watch("a/", prefix=True) as changes:
+        rw = inline.rwlock("a", session=session)
+        task = asyncio.ensure_future(rw.write(downgradable=True).acquire())
+        keys = {(await anext(changes)).kv.key, (await anext(changes)).kv.key}
+        await inline.delete(max(keys))  # before the create is sent again
+        with pytest.raises(coord.LockLost, match="revoked"):
+            await task
+        assert await settle(inline, "a/") == []
+        for _ in keys:
+            assert (await anext(changes)).type is coord.EventType.DELETE
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_late_copy_after_the_release_takes_nothing(inline: coord.Client, kind: str) -> None:
     """The release after an unanswered send changes the fence."""
