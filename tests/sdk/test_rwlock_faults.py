@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import coord
+from coord.entry import Entry
 from tests.sdk.rwlock_model import History
 from tests.support.faulty import Fault, make_faulty, settle
 from tests.support.lines import WITHIN_S, lined_up
@@ -29,6 +30,18 @@ async def inline() -> AsyncIterator[coord.Client]:
 
 def side_of(rw: coord.RWLock, kind: str) -> coord.ReadLock | coord.WriteLock:
     return rw.read() if kind == "read" else rw.write(downgradable=kind == "downgradable")
+
+
+def held_back(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Let no attempt be abandoned before the event that is returned is set."""
+    abandon, go = Entry.abandon, asyncio.Event()
+
+    async def slow(self: Entry) -> None:
+        await go.wait()
+        await abandon(self)
+
+    monkeypatch.setattr(Entry, "abandon", slow)
+    return go
 
 
 # -- unknown outcomes ----------------------------------------------------------------------------------------------
@@ -115,6 +128,30 @@ async def test_a_late_copy_of_a_try_that_failed_takes_nothing(
         await grant.release()
         assert await faulty.deliver_late() == 1
         assert await inline.count("a/") == 0
+
+
+async def test_a_try_waits_until_this_session_has_taken_back_what_it_gave_up(
+    inline: coord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = held_back(monkeypatch)
+    async with inline.session(ttl=30) as session:
+        rw = inline.rwlock("a", session=session)
+        reading = await rw.read().acquire()
+        task = asyncio.ensure_future(rw.write().acquire())
+        await lined_up(inline, "a", 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await inline.count("a/") == 2  # its entry is still there
+        trying = asyncio.ensure_future(rw.read().try_acquire())
+        await asyncio.wait([trying], timeout=0.02)
+        assert not trying.done()
+        go.set()
+        async with asyncio.timeout(WITHIN_S):
+            second = await trying
+        assert second is not None
+        await second.release()
+        await reading.release()
 
 
 async def test_a_try_is_not_refused_because_a_neighbour_changed_the_fence(

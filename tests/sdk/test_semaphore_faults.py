@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import coord
+from coord.entry import Entry
 from coord.recipes.semaphore.attempt import Attempt
 from coord.recipes.semaphore.entries import Limit
 from tests.sdk.semaphore_model import judged
@@ -36,6 +38,18 @@ async def fresh(client: coord.Client, limit: int, session: coord.Session) -> coo
     return semaphore
 
 
+def held_back(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Let no attempt be abandoned before the event that is returned is set."""
+    abandon, go = Entry.abandon, asyncio.Event()
+
+    async def slow(self: Entry) -> None:
+        await go.wait()
+        await abandon(self)
+
+    monkeypatch.setattr(Entry, "abandon", slow)
+    return go
+
+
 # -- unknown outcomes ----------------------------------------------------------------------------------------------
 
 
@@ -53,6 +67,7 @@ async def test_any_one_answer_may_be_lost(inline: coord.Client, fault: Fault, nu
             entry = await inline.get(permit.key)
             assert entry is not None
             assert entry.create_revision == permit.token
+            assert json.loads(entry.value)["state"] == "granted"
         assert await inline.count("a/holders/") == 2
         assert await first.release() is True
         assert await second.release() is True
@@ -95,6 +110,30 @@ async def test_a_late_copy_after_giving_up_takes_nothing(
         await permit.release()
         if held:
             await held.release()
+
+
+async def test_a_try_waits_until_this_session_has_taken_back_what_it_gave_up(
+    inline: coord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = held_back(monkeypatch)
+    async with inline.session(ttl=30) as session:
+        semaphore = await fresh(inline, 2, session)
+        held = await semaphore.acquire()
+        task = asyncio.ensure_future(semaphore.acquire(2))
+        await lined_up(inline, "a", 3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await inline.count("a/holders/") == 2  # its entry is still there
+        trying = asyncio.ensure_future(semaphore.try_acquire())
+        await asyncio.wait([trying], timeout=0.02)
+        assert not trying.done()
+        go.set()
+        async with asyncio.timeout(WITHIN_S):
+            second = await trying
+        assert second is not None
+        await second.release()
+        await held.release()
 
 
 async def test_a_late_copy_of_a_grant_changes_nothing(inline: coord.Client) -> None:
