@@ -13,26 +13,24 @@ if TYPE_CHECKING:
 
     from coord.coordination import Coordination
 
-# Kept: json.dumps() makes an encoder for every call that asks for other separators than the usual.
-to_json = json.JSONEncoder(separators=(",", ":")).encode
 
+def metadata(home: Coordination, nonce: str, owner: str, *, label: str | None = None) -> str:
+    """Return what the entry with ``nonce`` says of ``owner``, a task or a thread of this process, as JSON.
 
-def metadata(
-    home: Coordination, nonce: str, owner: str, *, label: str | None = None
-) -> dict[str, object]:
-    """Return what the entry with ``nonce`` says of ``owner``, which is a task or a thread of this process."""
+    Written out: an encoder for all of it would be made anew each time.
+    """
     host, pid = process_identity()
-    entry: dict[str, object] = {
-        "v": 1,
-        "nonce": nonce,
-        "owner": owner,
-        "host": host,
-        "pid": pid,
-        "since": round(home.env.clock.wall(), 3),
-    }
+    since = round(home.env.clock.wall(), 3)
+    text = (
+        f'{{"v":1,"nonce":"{nonce}","owner":{json.dumps(owner)},"host":{json.dumps(host)}'
+        f',"pid":{pid},"since":{since}'
+    )
+    more = entry_context()
     if label is not None:
-        entry["label"] = label
-    return entry | entry_context()
+        more = {"label": label, **more}
+    for key, value in more.items():
+        text += f',"{key}":{json.dumps(value)}'
+    return text + "}"
 
 
 def parse(value: bytes) -> Mapping[str, object]:

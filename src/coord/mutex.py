@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import override
 
-from coord._telemetry import MUTEX, entry_context, observed_wait
+from coord._telemetry import MUTEX, observed_wait
 from coord.contender import Contender
 from coord.entry import META_PREFIX, check_name
 from coord.errors import CoordError, InvalidArgument, LockLost, LockTimeout
 from coord.grants import Grant, Hold
 from coord.local_line import LocalLine
-from coord.metadata import nonce, parse, place_of
-from coord.runtime import process_identity
+from coord.metadata import metadata, nonce, parse, place_of
 from coord.runtime.threads import task_identity
 from coord.store import comparing as compare
 from coord.store import operations as op
@@ -209,19 +208,7 @@ class Mutex:
         )
 
     def _metadata(self, own: str, owner: str) -> bytes:
-        """Return what our entry says of us, as JSON. Written out: an encoder for all of it is made anew each time."""
-        host, pid = process_identity()
-        since = round(self._home.env.clock.wall(), 3)
-        text = (
-            f'{{"v":1,"nonce":"{own}","owner":{json.dumps(owner)},"host":{json.dumps(host)}'
-            f',"pid":{pid},"since":{since}'
-        )
-        more = entry_context()
-        if self._label is not None:
-            more = {"label": self._label, **more}
-        for key, value in more.items():
-            text += f',"{key}":{json.dumps(value)}'
-        return (text + "}").encode()
+        return metadata(self._home, own, owner, label=self._label).encode()
 
     # -- reentrancy ------------------------------------------------------------------------------------------------
 

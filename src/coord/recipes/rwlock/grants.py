@@ -55,8 +55,8 @@ class WriteGrant(Grant):
         For a grant of ``write(downgradable=True)``. Raises :class:`InvalidArgument` for others,
         :class:`LockLost` when it is lost, :class:`NotHeld` after the release.
         It is a right to read from the first instant; returns when the store knows, and other readers come in.
-        After ``timeout`` seconds raises :class:`LockTimeout`; the store is told all the same, in the background, also
-        when the caller is cancelled. A second call waits for the same.
+        After ``timeout`` seconds raises :class:`LockTimeout`. Once it has begun (see :attr:`downgraded`) the store is
+        told all the same, in the background, also when the caller is cancelled; a second call waits for the same.
         """
         check_timeout(timeout)
         await self._home.run(self._downgrade(timeout))

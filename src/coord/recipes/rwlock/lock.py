@@ -11,7 +11,7 @@ from coord._telemetry import RWLOCK, observed_wait
 from coord.entry import check_name, settled
 from coord.errors import CoordError, LockTimeout
 from coord.grants import Hold
-from coord.metadata import metadata, parse, place_of, to_json
+from coord.metadata import metadata, parse, place_of
 from coord.recipes.rwlock.grants import ReadGrant, WriteGrant, check_timeout
 from coord.recipes.rwlock.place import Place
 from coord.recipes.rwlock.state import state_of
@@ -108,7 +108,7 @@ class _Side(Generic[G]):
         return Place(self._home, session, self.name, self._mode, downgradable=self._downgradable)
 
     def _value(self, place: Place, owner: str) -> bytes:
-        return to_json(metadata(self._home, place.nonce, owner)).encode()
+        return metadata(self._home, place.nonce, owner).encode()
 
     async def _acquire(self, owner: str, timeout: float | None) -> G:
         place: Place | None = None

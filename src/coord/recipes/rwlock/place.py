@@ -146,7 +146,7 @@ class Place(Entry):
     def become_reader(self) -> None:
         """Let the read entry stand for us; the write entry is beside it until the store has deleted it."""
         (read,) = self.beside
-        self.key, self.beside = read, (self.key,)
+        self.stand_on(read, beside=(self.key,))
 
     async def stop_writing(self) -> bool:
         """Delete the write entry, sent again until the store has answered; False when the read entry is gone.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from coord._telemetry import SEMAPHORE, link_to_holder, note_queue, wants_holder
 from coord.entry import Entry, nested
 from coord.errors import AmbiguousResult, CoordTimeout, LeaseNotFound
-from coord.metadata import metadata, nonce, to_json
+from coord.metadata import metadata, nonce
 from coord.recipes.semaphore.entries import ADVICE, MOST_READ, PermitLost, entry_of, limit_of
 from coord.store import comparing as compare
 from coord.store import operations as op
@@ -68,7 +69,7 @@ class Attempt(Entry):
         """What was known when it last looked, for messages."""
 
     def _put(self, state: Literal["granted", "waiting"]) -> Op:
-        value = to_json({"permits": self.permits, "state": state, "meta": self._meta})
+        value = f'{{"permits":{self.permits},"state":"{state}","meta":{self._meta}}}'
         return op.put(self.key, value, lease=self.session.lease_id)
 
     def _looks(self, limit: Limit | None, *, below: int, newest: int) -> tuple[Op, ...]:
@@ -113,7 +114,7 @@ class Attempt(Entry):
             for kv in oldest:
                 holder = entry_of(kv)
                 if holder.key != self.key:
-                    said = to_json(dict(holder.metadata)).encode()
+                    said = json.dumps(dict(holder.metadata)).encode()
                     link_to_holder(self.recipe, holder.key, holder.token, said)
                 return
 
