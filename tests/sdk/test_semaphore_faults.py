@@ -271,6 +271,28 @@ async def test_who_comes_first_during_a_try_is_seen(
         await permit.release()
 
 
+async def test_a_late_copy_of_a_try_that_failed_takes_nothing(
+    inline: coord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty = make_faulty(inline)
+    async with inline.session(ttl=30) as session:
+        semaphore = await fresh(inline, 1, session)
+        others: list[coord.Permit] = []
+
+        async def take() -> None:
+            others.append(await inline.semaphore("a", limit=1).acquire())
+            faulty.plan.append(Fault.LATE)
+
+        before_trying(monkeypatch, take)
+        assert await semaphore.try_acquire() is None
+        await others.pop().release()
+        permit = await semaphore.try_acquire()  # once the first one's clean-up is over
+        assert permit is not None
+        await permit.release()
+        assert await faulty.deliver_late() == 1
+        assert await inline.count("a/holders/") == 0
+
+
 async def test_a_granted_entry_is_one_however_it_was_learnt(
     inline: coord.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
