@@ -95,7 +95,7 @@ class WriteGrant(Grant):
             watching.cancel()
         self._timer.cancel()
         self._place.become_reader()
-        self.key = self._place.key
+        self.key: bytes = self._place.key
         self._start_watching()
         _note_reader(self, self._place.name, self._owner)
 

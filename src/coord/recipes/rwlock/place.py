@@ -50,7 +50,7 @@ class Place(Entry):
             is_ours=lambda _: True,
         )
         if downgradable:
-            self.beside = (folder + b"read" + leaf,)
+            self.stand_on(self.key, beside=(folder + b"read" + leaf,))
         self._in_way = folder if mode == "write" else folder + b"write/"
         self._ours_in_way = 1 + len(self.beside) if mode == "write" else 0
         self.behind: bytes | None = None
@@ -170,5 +170,5 @@ class Place(Entry):
                 continue
             if not result.succeeded and not result.range(0).items:
                 return False
-            self.beside = ()
+            self.stand_on(read, beside=())
             return True
