@@ -89,6 +89,25 @@ if TYPE_CHECKING:
     from coord.maintenance import Maintenance
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.notices import CoordWarning, KeyCountWarning, RightsWarning
+    from coord.recipes.rwlock import (
+        ReadGrant,
+        ReadLock,
+        RWEntry,
+        RWLock,
+        RWState,
+        UpgradeRefused,
+        WriteGrant,
+        WriteLock,
+    )
+    from coord.recipes.semaphore import (
+        LimitMismatch,
+        Permit,
+        PermitEntry,
+        PermitLost,
+        Semaphore,
+        SemaphoreState,
+        SemaphoreTimeout,
+    )
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
@@ -254,6 +273,25 @@ _HOMES = {
         "EndpointHealth",
     ),
     "coord.watching": ("Watch",),
+    "coord.recipes.rwlock": (
+        "RWEntry",
+        "RWLock",
+        "RWState",
+        "ReadGrant",
+        "ReadLock",
+        "UpgradeRefused",
+        "WriteGrant",
+        "WriteLock",
+    ),
+    "coord.recipes.semaphore": (
+        "LimitMismatch",
+        "Permit",
+        "PermitEntry",
+        "PermitLost",
+        "Semaphore",
+        "SemaphoreState",
+        "SemaphoreTimeout",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _SUBMODULES = frozenset({"codec", "compare", "op"})
@@ -313,6 +351,7 @@ __all__ = [
     "LeaseGrant",
     "LeaseInfo",
     "LeaseNotFound",
+    "LimitMismatch",
     "LineEntry",
     "LockLost",
     "LockTimeout",
@@ -336,16 +375,27 @@ __all__ = [
     "Pending",
     "Permission",
     "PermissionDenied",
+    "Permit",
+    "PermitEntry",
+    "PermitLost",
     "Place",
     "ProtocolError",
     "PutResult",
+    "RWEntry",
+    "RWLock",
+    "RWState",
     "RangeResult",
+    "ReadGrant",
+    "ReadLock",
     "RequestRefused",
     "RightsWarning",
     "RoleExists",
     "RoleInfo",
     "RoleNotFound",
     "SavedSnapshot",
+    "Semaphore",
+    "SemaphoreState",
+    "SemaphoreTimeout",
     "Session",
     "SessionClosed",
     "SessionError",
@@ -372,6 +422,7 @@ __all__ = [
     "TypedWatchEvent",
     "Unavailable",
     "UpdateConflict",
+    "UpgradeRefused",
     "UserExists",
     "UserInfo",
     "UserNotFound",
@@ -381,6 +432,8 @@ __all__ = [
     "WatchEvent",
     "WatchFilter",
     "WatchReport",
+    "WriteGrant",
+    "WriteLock",
     "__version__",
     "codec",
     "compare",

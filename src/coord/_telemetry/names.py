@@ -46,7 +46,7 @@ ATTRIBUTES: dict[str, str] = {
     TOKEN: "the fencing token",
     LEASE: "the lease id in hexadecimal, as `coord lease list` prints it",
     QUEUE_LENGTH: "how many entries were in line before ours when it was created",
-    RECIPE: "`mutex`, `election` or `session`",
+    RECIPE: "`mutex`, `election`, `session`, `rwlock` or `semaphore`",
     OUTCOME: "waits: `granted`, `refused` (`try_acquire`), `timeout`, `cancelled` or `failed`;"
     " renewals: `ok` or `failed`; clean-ups: `done`, or `left` to the end of the lease",
     REASON: "`revoked`, `expired`, `lease_not_found`, `unhealthy`, `closed`, `orphaned` or `other`",
@@ -77,6 +77,20 @@ MUTEX = Recipe(
 )
 ELECTION = Recipe(name="election", wait="coord.election.campaign", hold="coord.election.lead")
 SESSION = Recipe(name="session", wait="coord.session.open")
+RWLOCK = Recipe(
+    name="rwlock",
+    wait="coord.rwlock.acquire",
+    attempt="coord.rwlock.try_acquire",
+    hold="coord.rwlock.hold",
+    carries_trace=True,
+)
+SEMAPHORE = Recipe(
+    name="semaphore",
+    wait="coord.semaphore.acquire",
+    attempt="coord.semaphore.try_acquire",
+    hold="coord.semaphore.hold",
+    carries_trace=True,
+)
 
 WATCH = "coord.watch"
 # The span of a call or stream is called by its path.
@@ -94,6 +108,12 @@ SPANS: dict[str, tuple[str, ...]] = {
     ELECTION.wait: _WAIT,
     ELECTION.hold: _HOLD,
     SESSION.wait: (NAME, OUTCOME, ERROR_TYPE),
+    RWLOCK.wait: _WAIT,
+    RWLOCK.attempt: _WAIT,
+    RWLOCK.hold: _HOLD,
+    SEMAPHORE.wait: _WAIT,
+    SEMAPHORE.attempt: _WAIT,
+    SEMAPHORE.hold: _HOLD,
     WATCH: (WATCH_KEY, WATCH_END),
 }
 """Which attributes a span may have."""
