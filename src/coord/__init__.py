@@ -89,6 +89,8 @@ if TYPE_CHECKING:
     from coord.maintenance import Maintenance
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.notices import CoordWarning, KeyCountWarning, RightsWarning
+    from coord.recipes.atomic import AtomicValue, Conflict, Versioned
+    from coord.recipes.counter import Counter, IdAllocator, NotANumber, Overflow, ShardedCounter
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
@@ -209,6 +211,8 @@ _HOMES = {
     "coord.maintenance": ("Maintenance",),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.notices": ("CoordWarning", "KeyCountWarning", "RightsWarning"),
+    "coord.recipes.atomic": ("AtomicValue", "Conflict", "Versioned"),
+    "coord.recipes.counter": ("Counter", "IdAllocator", "NotANumber", "Overflow", "ShardedCounter"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.batch": ("Batch", "Pending"),
     "coord.store.comparing": ("Compare", "Operand"),
@@ -263,6 +267,7 @@ __all__ = [
     "Alarm",
     "AlarmType",
     "AmbiguousResult",
+    "AtomicValue",
     "Auth",
     "AuthStatus",
     "Batch",
@@ -282,12 +287,14 @@ __all__ = [
     "Codec",
     "Compacted",
     "Compare",
+    "Conflict",
     "Connecting",
     "Connection",
     "ConnectionState",
     "CoordError",
     "CoordTimeout",
     "CoordWarning",
+    "Counter",
     "DecodeError",
     "DeleteResult",
     "DowngradeAction",
@@ -302,6 +309,7 @@ __all__ = [
     "FutureRevision",
     "Grant",
     "Hold",
+    "IdAllocator",
     "InvalidArgument",
     "KeyCountWarning",
     "KeyNotFound",
@@ -328,10 +336,12 @@ __all__ = [
     "NoLeader",
     "NoSpace",
     "NodeCache",
+    "NotANumber",
     "NotGranted",
     "NotHeld",
     "Op",
     "Operand",
+    "Overflow",
     "PayloadTooLarge",
     "Pending",
     "Permission",
@@ -353,6 +363,7 @@ __all__ = [
     "SessionReport",
     "SessionShared",
     "SessionState",
+    "ShardedCounter",
     "SortBy",
     "StmConflict",
     "StmResult",
@@ -375,6 +386,7 @@ __all__ = [
     "UserExists",
     "UserInfo",
     "UserNotFound",
+    "Versioned",
     "Waiting",
     "Watch",
     "WatchBatch",

@@ -14,6 +14,9 @@ from coord import signals
 
 # Of the loop that the client lives on: not for applications.
 INTERNAL = {
+    "AtomicValue.exchange",
+    "AtomicValue.updating",
+    "AtomicValue.versioned",
     "Grant.discard",
     "Mutex.acquire_for",
     "Mutex.try_acquire_for",

@@ -126,6 +126,18 @@ GROUPS = (
         names=("coord.Election", "coord.Term", "coord.Leader"),
     ),
     Group(
+        slug="cells",
+        title="Counters and cells",
+        about="Exact shared numbers, unique ids, and values that are changed by those who know them.",
+        names=(
+            "coord.Counter",
+            "coord.ShardedCounter",
+            "coord.IdAllocator",
+            "coord.AtomicValue",
+            "coord.Versioned",
+        ),
+    ),
+    Group(
         slug="auth",
         title="Users and rights",
         about="Who may do what.",
@@ -199,6 +211,9 @@ GROUPS = (
 
 HIDDEN = frozenset(
     {
+        "AtomicValue.exchange",
+        "AtomicValue.updating",
+        "AtomicValue.versioned",
         "Grant.discard",
         "Mutex.acquire_for",
         "Mutex.try_acquire_for",
@@ -224,5 +239,7 @@ HIDDEN = frozenset(
 )
 """Members that other rooms call and applications do not, as in ``tests/sdk/test_sync_parity.py``."""
 
-HIDDEN_ATTRIBUTES = frozenset({"Session.doubts", "Session.gate_revisions", "Session.lines"})
+HIDDEN_ATTRIBUTES = frozenset(
+    {"AtomicValue.home", "Session.doubts", "Session.gate_revisions", "Session.lines"}
+)
 """Attributes of that kind."""

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from coord.cache import Mirrors
 from coord.client.auth import AuthCalls
+from coord.client.cells import CellCalls
 from coord.client.cluster import ClusterCalls
 from coord.client.endpoints import EndpointCalls
 from coord.client.keys import KeyCalls
@@ -29,7 +30,16 @@ if TYPE_CHECKING:
 CLOSE_WITHIN_S = 30.0
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, AuthCalls, ViewCalls):
+class Client(
+    KeyCalls,
+    LeaseCalls,
+    RecipeCalls,
+    ClusterCalls,
+    EndpointCalls,
+    AuthCalls,
+    ViewCalls,
+    CellCalls,
+):
     """A client of one store. Made by :func:`connect`; usable from any thread and any number of event loops at once.
 
     Every call takes ``timeout=`` in seconds, None meaning the client's ``request_timeout``, and raises of

@@ -24,6 +24,7 @@ from coord.sync._portal import AmbiguousResult, Iteration
 from coord.sync.auth import Auth
 from coord.sync.batch import Batch, Pending
 from coord.sync.cache import Cache, NodeCache
+from coord.sync.cells import AtomicValue, Counter, IdAllocator, ShardedCounter
 from coord.sync.client import Client, connect
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
@@ -37,14 +38,17 @@ from coord.sync.watch import Watch
 
 __all__ = [
     "AmbiguousResult",
+    "AtomicValue",
     "Auth",
     "Batch",
     "Cache",
     "Client",
     "Cluster",
+    "Counter",
     "Election",
     "Grant",
     "Hold",
+    "IdAllocator",
     "Iteration",
     "Maintenance",
     "Mutex",
@@ -53,6 +57,7 @@ __all__ = [
     "OneShot",
     "Pending",
     "Session",
+    "ShardedCounter",
     "StmTxn",
     "Term",
     "Txn",

@@ -1,0 +1,52 @@
+"""Counters and cells without ``await``."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import coord
+import coord.sync
+
+
+def test_threads_count(endpoint: str, prefix: str) -> None:
+    with coord.sync.connect(endpoint) as client:
+        counter = client.counter(prefix + "n", initial=5)
+        ids = client.id_allocator(prefix + "i", block=3)
+        spread = client.sharded_counter(prefix + "s", shards=2)
+
+        def work(_: int) -> tuple[int, int]:
+            spread.add(2, timeout=30)
+            return counter.add(timeout=30), ids.next(timeout=30)
+
+        with ThreadPoolExecutor(4) as pool:
+            told = list(pool.map(work, range(20)))
+        assert sorted(n for n, _ in told) == list(range(6, 26))
+        assert len({n for _, n in told}) == 20
+        assert (counter.value(), spread.value()) == (25, 40)
+        counter.reset(1)
+        assert client.counter(prefix + "n").value() == 1
+        assert (counter.name, ids.name, spread.name) == tuple(
+            (prefix + each).encode() for each in "nis"
+        )
+
+
+def test_a_cell(endpoint: str, prefix: str) -> None:
+    with coord.sync.connect(endpoint) as client:
+        cell = client.atomic(prefix + "c", int)
+        one = cell.compare_and_set(0, 1)
+        assert cell.get() == one
+        with pytest.raises(coord.Conflict):
+            cell.compare_and_set(0, 2)
+
+        def meddling(old: int | None) -> int:
+            if old == 1:
+                client.put(cell.name, "10")
+            return (old or 0) + 1
+
+        assert cell.update(meddling).value == 11
+        with cell.watch() as values:
+            assert next(values).value == 11
+            cell.update(lambda _: 12)
+            assert next(values).value == 12
