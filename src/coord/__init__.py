@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.notices import CoordWarning, KeyCountWarning, RightsWarning
     from coord.recipes.atomic import AtomicValue, Conflict, Versioned
+    from coord.recipes.config import Config, ConfigInvalid, ConfigState, ConfigUnavailable
     from coord.recipes.counter import Counter, IdAllocator, NotANumber, Overflow, ShardedCounter
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
@@ -212,6 +213,7 @@ _HOMES = {
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.notices": ("CoordWarning", "KeyCountWarning", "RightsWarning"),
     "coord.recipes.atomic": ("AtomicValue", "Conflict", "Versioned"),
+    "coord.recipes.config": ("Config", "ConfigInvalid", "ConfigState", "ConfigUnavailable"),
     "coord.recipes.counter": ("Counter", "IdAllocator", "NotANumber", "Overflow", "ShardedCounter"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.batch": ("Batch", "Pending"),
@@ -287,6 +289,10 @@ __all__ = [
     "Codec",
     "Compacted",
     "Compare",
+    "Config",
+    "ConfigInvalid",
+    "ConfigState",
+    "ConfigUnavailable",
     "Conflict",
     "Connecting",
     "Connection",

@@ -1,4 +1,4 @@
-"""Counters and cells without ``await``."""
+"""Counters, cells and configuration without ``await``."""
 
 from __future__ import annotations
 
@@ -50,3 +50,24 @@ def test_a_cell(endpoint: str, prefix: str) -> None:
             assert next(values).value == 11
             cell.update(lambda _: 12)
             assert next(values).value == 12
+
+
+def test_a_config(endpoint: str, prefix: str) -> None:
+    with (
+        coord.sync.connect(endpoint) as client,
+        client.config(prefix + "c", dict[str, int], default={}) as config,
+    ):
+        with config.changes() as changes:
+            first = config.publish({"a": 1})
+            assert next(changes).value == {"a": 1}
+        second = config.publish({"a": 2}, expected_revision=first)
+        config.wait_revision(second, timeout=10)
+        assert (config.value, config.revision, config.invalid) == ({"a": 2}, second, None)
+        assert config.state.source == "store"
+        assert [v.revision for v in config.history()] == [first]
+        back = config.rollback(first)
+        config.wait_revision(back)
+        assert config.value == {"a": 1}
+        assert config.canary({"a": 3}, 0) > back
+        assert config.stale_for == 0
+        assert config.name == (prefix + "c").encode()

@@ -138,6 +138,12 @@ GROUPS = (
         ),
     ),
     Group(
+        slug="config",
+        title="Configuration",
+        about="Typed and validated, and it changes while programs run.",
+        names=("coord.Config", "coord.ConfigState"),
+    ),
+    Group(
         slug="auth",
         title="Users and rights",
         about="Who may do what.",

@@ -15,6 +15,7 @@ from coord.client.cluster import ClusterCalls
 from coord.client.endpoints import EndpointCalls
 from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
+from coord.client.live import LiveCalls
 from coord.client.recipes import RecipeCalls
 from coord.client.views import ViewCalls
 from coord.coordination import Coordination
@@ -39,6 +40,7 @@ class Client(
     AuthCalls,
     ViewCalls,
     CellCalls,
+    LiveCalls,
 ):
     """A client of one store. Made by :func:`connect`; usable from any thread and any number of event loops at once.
 

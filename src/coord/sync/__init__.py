@@ -26,6 +26,7 @@ from coord.sync.batch import Batch, Pending
 from coord.sync.cache import Cache, NodeCache
 from coord.sync.cells import AtomicValue, Counter, IdAllocator, ShardedCounter
 from coord.sync.client import Client, connect
+from coord.sync.config import Config
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
 from coord.sync.mutex import Mutex, MutexGrant
@@ -44,6 +45,7 @@ __all__ = [
     "Cache",
     "Client",
     "Cluster",
+    "Config",
     "Counter",
     "Election",
     "Grant",

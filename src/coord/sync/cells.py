@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from coord.recipes import counter
+from coord.recipes import atomic, counter
 from coord.sync._portal import Iteration, Twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coord.recipes import atomic
     from coord.recipes.atomic import Versioned
 
 T = TypeVar("T")
@@ -73,7 +72,7 @@ class IdAllocator(Twin[counter.IdAllocator]):
         return self._portal.call(self._async.next(timeout=timeout))
 
 
-class AtomicValue(Twin["atomic.AtomicValue[T]"]):
+class AtomicValue(Twin[atomic.AtomicValue[T]]):
     """A cell for compare-and-set; see :class:`coord.AtomicValue`. Made by ``client.atomic(name)``."""
 
     __slots__ = ()

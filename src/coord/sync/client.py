@@ -19,6 +19,7 @@ from coord.sync._cluster import ClusterCalls
 from coord.sync._endpoints import EndpointCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
+from coord.sync._live import LiveCalls
 from coord.sync._portal import Portal
 from coord.sync._recipes import RecipeCalls
 from coord.sync._views import ViewCalls
@@ -100,6 +101,7 @@ class Client(
     AuthCalls,
     ViewCalls,
     CellCalls,
+    LiveCalls,
 ):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 

@@ -1,0 +1,90 @@
+"""The part of a client that makes live configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from coord.codec import Codec, as_codec
+from coord.entry import check_name
+from coord.errors import InvalidArgument
+from coord.recipes.config import Config
+from coord.recipes.config.publishing import DocumentPublisher, TreePublisher
+from coord.recipes.config.reader import Reader
+from coord.recipes.config.snapshot import SnapshotFile
+from coord.recipes.config.sources import DocumentSource, TreeSource
+from coord.runtime import process_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coord.client.client import Client
+    from coord.coordination import Coordination
+
+T = TypeVar("T")
+
+ABSENT: Any = object()
+"""Instead of a default: there is none."""
+
+
+class LiveCalls:
+    """Configuration of a :class:`coord.Client`."""
+
+    _home: Coordination
+
+    async def config(
+        self,
+        name: str | bytes,
+        model: type[T] | Codec[T],
+        *,
+        default: T = ABSENT,
+        validate: Callable[[T], object] | None = None,
+        tree: bool = False,
+        history: int = 20,
+        snapshot: str | None = None,
+        instance: str | None = None,
+        timeout: float | None = None,
+    ) -> Config[T]:
+        """Read the configuration called ``name`` and follow it; see :class:`Config`.
+
+        ``model`` is the type of the value, or a codec, as for :meth:`typed`; ``validate`` is called with each value,
+        on a worker thread, and refuses it by raising or by returning False. ``default`` is used while there is no
+        document. With ``tree=True`` each member is a key of its own below ``name/``, with a JSON value.
+        ``history`` is how many documents before the present one are kept.
+        ``snapshot`` is the path of a file that keeps the last good document: when the store does not answer within
+        ``timeout`` seconds (None: the client's ``request_timeout``, or without a snapshot for ever), that is used.
+        ``instance`` is the name by which this process is chosen for canaries; by default host and process id.
+
+        Raises :class:`coord.ConfigUnavailable` when there is none, :class:`coord.ConfigInvalid` when it is not valid
+        and there is neither a snapshot nor a default.
+        """
+        if history < 0:
+            raise InvalidArgument(f"history must be 0 or more, not {history}")
+        raw = self._home.claim(check_name(name))
+        whole = cast("Client", self)  # of which this is a part
+        core = self._home.core
+        source: DocumentSource | TreeSource
+        publisher: DocumentPublisher | TreePublisher
+        if tree:
+            source = TreeSource(whole.cache(prefix=raw + b"/"), raw + b"/")
+            publisher = TreePublisher(core, raw, known=source.known)
+        else:
+            who = instance or "{}:{}".format(*process_identity())
+            source = DocumentSource(whole.cache(key=raw), whole.cache(key=raw + b"/canary"), who)
+            publisher = DocumentPublisher(core, raw, history=history, known=source.known)
+        codec = as_codec(model)
+        reader = Reader(
+            core,
+            raw,
+            source,
+            codec=codec,
+            validate=validate,
+            default=() if default is ABSENT else (default,),
+            snapshot=None if snapshot is None else SnapshotFile(snapshot, core.env.offload),
+        )
+        made = Config(self._home, raw, codec, reader, publisher)
+
+        async def start() -> Config[T]:
+            await reader.start(timeout)
+            return made
+
+        return await self._home.run(start(), discard=lambda _: reader.abandon())

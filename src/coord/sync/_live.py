@@ -1,0 +1,48 @@
+"""The twin of the part of a client that makes live configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from coord import client
+from coord.client.live import ABSENT
+from coord.sync._portal import Twin
+from coord.sync.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coord.codec import Codec
+
+T = TypeVar("T")
+
+
+class LiveCalls(Twin[client.Client]):
+    """Configuration of a :class:`coord.sync.Client`."""
+
+    __slots__ = ()
+
+    def config(
+        self,
+        name: str | bytes,
+        model: type[T] | Codec[T],
+        *,
+        default: T = ABSENT,
+        validate: Callable[[T], object] | None = None,
+        tree: bool = False,
+        history: int = 20,
+        snapshot: str | None = None,
+        instance: str | None = None,
+        timeout: float | None = None,
+    ) -> Config[T]:
+        """Read the configuration called ``name`` and follow it; see :meth:`coord.Client.config`."""
+        options: dict[str, Any] = {
+            "default": default,
+            "validate": validate,
+            "tree": tree,
+            "history": history,
+            "snapshot": snapshot,
+            "instance": instance,
+            "timeout": timeout,
+        }
+        return Config(self._portal, self._portal.call(self._async.config(name, model, **options)))
