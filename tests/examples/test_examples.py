@@ -12,6 +12,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 PRINTS = {
+    "examples/config.py": [
+        "limit: 250",
+        "a mistake was noticed: True",
+        "limit: 250",
+        "repaired: True",
+    ],
+    "examples/counter.py": [
+        "visits: 10",
+        "ids rise: True",
+        "somebody else was first: True",
+    ],
     "examples/election.py": [
         "leader: host-a:8080 True",
         "leader: host-a:9090",

@@ -236,6 +236,17 @@ async def test_rollback(client: coord.Client, prefix: str) -> None:
         assert await config.rollback(back) > back  # the same again is a new revision
         with pytest.raises(coord.ConfigUnavailable, match="not in its history"):
             await config.rollback(1)
+        mistake = await client.put(name, "x")
+        repaired = await config.rollback(await config.rollback(revisions[5]))
+        assert repaired > mistake.revision
+        lost = await client.put(name, "7")
+        await client.put(name, "x")
+        assert await config.rollback(lost.revision) > lost.revision  # the store still knows it
+        await config.wait_revision(repaired, timeout=10)
+        with pytest.raises(coord.ConfigUnavailable):
+            await config.rollback(mistake.revision + 10_000)
+        with pytest.raises(coord.ConfigInvalid):
+            await config.rollback(mistake.revision)
         listed = await config.history()
         assert [v.revision for v in listed] == sorted([v.revision for v in listed], reverse=True)
 

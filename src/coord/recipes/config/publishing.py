@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from coord.errors import CoordError, CoordTimeout, InvalidArgument
+from coord.errors import Compacted, CoordError, CoordTimeout, FutureRevision, InvalidArgument
 from coord.recipes.atomic import Conflict, Versioned
 from coord.recipes.config.errors import ConfigInvalid
 from coord.recipes.config.sources import canary_of, encode_canary, flatten
@@ -155,7 +155,7 @@ class DocumentPublisher(_Publisher):
                 )
 
     async def kept(self, revision: int, timeout: float | None) -> bytes | None:
-        """Return the document of a revision, None if it is not kept."""
+        """Return the document that was written at ``revision``, None if it cannot be had."""
         result = await self._core.txn.run(
             (),
             (op.get(self._name), op.get(self._old_key(revision))),
@@ -164,7 +164,14 @@ class DocumentPublisher(_Publisher):
         present, old = result.range(0).items, result.range(1).items
         if present and present[0].mod_revision == revision:
             return present[0].value
-        return old[0].value if old else None
+        if old:
+            return old[0].value
+        # Overwritten by somebody who keeps no history: perhaps it has not been compacted yet.
+        try:
+            then = await self._core.kv.get(self._name, revision=revision, timeout=timeout)
+        except (Compacted, FutureRevision):
+            return None
+        return then.value if then is not None and then.mod_revision == revision else None
 
     async def history(self, timeout: float | None) -> tuple[Versioned[bytes], ...]:
         """Return the old documents, the newest first."""
