@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from coord.recipes.atomic import AtomicValue, Conflict, Versioned
     from coord.recipes.config import Config, ConfigInvalid, ConfigState, ConfigUnavailable
     from coord.recipes.counter import Counter, IdAllocator, NotANumber, Overflow, ShardedCounter
+    from coord.recipes.topic import CursorBusy, Gap, Message, Subscription, Topic
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
@@ -215,6 +216,7 @@ _HOMES = {
     "coord.recipes.atomic": ("AtomicValue", "Conflict", "Versioned"),
     "coord.recipes.config": ("Config", "ConfigInvalid", "ConfigState", "ConfigUnavailable"),
     "coord.recipes.counter": ("Counter", "IdAllocator", "NotANumber", "Overflow", "ShardedCounter"),
+    "coord.recipes.topic": ("CursorBusy", "Gap", "Message", "Subscription", "Topic"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.batch": ("Batch", "Pending"),
     "coord.store.comparing": ("Compare", "Operand"),
@@ -301,6 +303,7 @@ __all__ = [
     "CoordTimeout",
     "CoordWarning",
     "Counter",
+    "CursorBusy",
     "DecodeError",
     "DeleteResult",
     "DowngradeAction",
@@ -313,6 +316,7 @@ __all__ = [
     "Explanation",
     "ForkedError",
     "FutureRevision",
+    "Gap",
     "Grant",
     "Hold",
     "IdAllocator",
@@ -334,6 +338,7 @@ __all__ = [
     "Maintenance",
     "Member",
     "MemberStatus",
+    "Message",
     "MissingExtra",
     "Mutex",
     "MutexGrant",
@@ -375,9 +380,11 @@ __all__ = [
     "StmResult",
     "StmTimeout",
     "StmTxn",
+    "Subscription",
     "Term",
     "TlsConfig",
     "TooLarge",
+    "Topic",
     "Txn",
     "TxnResult",
     "TxnTooLarge",

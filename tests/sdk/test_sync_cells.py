@@ -1,4 +1,4 @@
-"""Counters, cells and configuration without ``await``."""
+"""Counters, cells, configuration and topics without ``await``."""
 
 from __future__ import annotations
 
@@ -71,3 +71,24 @@ def test_a_config(endpoint: str, prefix: str) -> None:
         assert config.canary({"a": 3}, 0) > back
         assert config.stale_for == 0
         assert config.name == (prefix + "c").encode()
+
+
+def test_a_topic(endpoint: str, prefix: str) -> None:
+    with coord.sync.connect(endpoint) as client:
+        topic = client.topic(prefix + "t")
+        assert topic.name == (prefix + "t").encode()
+        with topic.subscribe(from_="earliest", durable="d") as subscription:
+            assert isinstance(subscription.read(timeout=10), coord.Gap)
+            revision = topic.publish("x", headers={"a": "b"})
+            message = next(subscription)
+            assert isinstance(message, coord.sync.Message)
+            assert (message.value, message.revision) == (b"x", revision)
+            assert dict(message.headers) == {"a": "b"}
+            assert message.key.startswith(topic.name + b"/log/")
+            message.commit(also=[coord.op.put(prefix + "effect", "1")])
+            assert client.get(prefix + "effect") is not None
+            with pytest.raises(coord.CoordTimeout):
+                subscription.read(timeout=0.05)
+            topic.publish("y")
+            assert next(iter(subscription)) != message
+        subscription.close()

@@ -37,12 +37,13 @@ INTERNAL = {
     "StmTxn.prefetch",
     "StmTxn.read_keys",
     "StmTxn.writes",
+    "Subscription.save",
     "Typed.updating",
 }
 # `connect()` is done when it returns, so there is nothing between it and the client.
 WITHOUT_TWIN = {"Connecting"}
 # Only here: an asynchronous caller wraps the read in asyncio.timeout().
-EXTRA = {"TypedWatch.read", "Watch.read"}
+EXTRA = {"Subscription.read", "TypedWatch.read", "Watch.read"}
 # Parameters that a thread has no use for.
 LEFT_OUT = {"connect": {"runtime"}, "Mutex.hold": {"on_loss"}, "Election.lead": {"on_loss"}}
 # Parameters of another type: no loops, and plain functions instead of coroutine functions.

@@ -144,6 +144,12 @@ GROUPS = (
         names=("coord.Config", "coord.ConfigState"),
     ),
     Group(
+        slug="topics",
+        title="Topics",
+        about="Messages for everybody, in one order, kept for a while.",
+        names=("coord.Topic", "coord.Subscription", "coord.Message", "coord.Gap"),
+    ),
+    Group(
         slug="auth",
         title="Users and rights",
         about="Who may do what.",
@@ -240,6 +246,7 @@ HIDDEN = frozenset(
         "StmTxn.prefetch",
         "StmTxn.read_keys",
         "StmTxn.writes",
+        "Subscription.save",
         "Typed.updating",
     }
 )

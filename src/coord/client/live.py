@@ -1,4 +1,4 @@
-"""The part of a client that makes live configuration."""
+"""The part of a client that makes live configuration, and topics."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from coord.recipes.config.publishing import DocumentPublisher, TreePublisher
 from coord.recipes.config.reader import Reader
 from coord.recipes.config.snapshot import SnapshotFile
 from coord.recipes.config.sources import DocumentSource, TreeSource
+from coord.recipes.topic import Topic
 from coord.runtime import process_identity
+from coord.store.values import WatchFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coord.client.client import Client
     from coord.coordination import Coordination
+    from coord.watching import Watch
 
 T = TypeVar("T")
 
@@ -27,7 +30,7 @@ ABSENT: Any = object()
 
 
 class LiveCalls:
-    """Configuration of a :class:`coord.Client`."""
+    """Configuration and topics of a :class:`coord.Client`."""
 
     _home: Coordination
 
@@ -88,3 +91,17 @@ class LiveCalls:
             return made
 
         return await self._home.run(start(), discard=lambda _: reader.abandon())
+
+    def topic(self, name: str | bytes, *, retention: float = 3600) -> Topic:
+        """Return the topic called ``name``; see :class:`Topic`. Messages are kept for ``retention`` seconds.
+
+        All publishers and subscribers of a topic must be told the same retention.
+        """
+        whole = cast("Client", self)
+
+        def watch(log: bytes, start: int) -> Watch:
+            return whole.watch(
+                log, prefix=True, start_revision=start, filters=(WatchFilter.NO_DELETE,)
+            )
+
+        return Topic(self._home, name, watch, retention=retention)

@@ -33,6 +33,7 @@ from coord.sync.mutex import Mutex, MutexGrant
 from coord.sync.session import Session
 from coord.sync.signals import OneShot
 from coord.sync.stm import StmTxn
+from coord.sync.topic import Message, Subscription, Topic
 from coord.sync.txn import Txn
 from coord.sync.typed import Typed, TypedWatch
 from coord.sync.watch import Watch
@@ -53,6 +54,7 @@ __all__ = [
     "IdAllocator",
     "Iteration",
     "Maintenance",
+    "Message",
     "Mutex",
     "MutexGrant",
     "NodeCache",
@@ -61,7 +63,9 @@ __all__ = [
     "Session",
     "ShardedCounter",
     "StmTxn",
+    "Subscription",
     "Term",
+    "Topic",
     "Txn",
     "Typed",
     "TypedWatch",

@@ -1,4 +1,4 @@
-"""The twin of the part of a client that makes live configuration."""
+"""The twin of the part of a client that makes live configuration, and topics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from coord import client
 from coord.client.live import ABSENT
 from coord.sync._portal import Twin
 from coord.sync.config import Config
+from coord.sync.topic import Topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 
 class LiveCalls(Twin[client.Client]):
-    """Configuration of a :class:`coord.sync.Client`."""
+    """Configuration and topics of a :class:`coord.sync.Client`."""
 
     __slots__ = ()
 
@@ -46,3 +47,7 @@ class LiveCalls(Twin[client.Client]):
             "timeout": timeout,
         }
         return Config(self._portal, self._portal.call(self._async.config(name, model, **options)))
+
+    def topic(self, name: str | bytes, *, retention: float = 3600) -> Topic:
+        """Return the topic called ``name``; see :meth:`coord.Client.topic`."""
+        return Topic(self._portal, self._async.topic(name, retention=retention))

@@ -99,7 +99,9 @@ class DocumentPublisher(_Publisher):
         """Write the document and keep the one before it; return the revision."""
         self._limited(raw)
         time = _Clocked(self._core, timeout)
-        known = [each for each in (self._known(), self._written) if each is not None]
+        known: list[tuple[bytes, int]] = [
+            each for each in (self._known(), self._written) if each is not None
+        ]
         # A reader may be a little behind what was written here.
         value, seen = max(known, key=_revision_of) if known else await self._read(time.left)
         newest = seen

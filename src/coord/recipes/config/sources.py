@@ -245,6 +245,5 @@ def _leaves(tree: dict[str, object], above: str) -> list[tuple[str, object]]:
         if isinstance(value, dict) and value:
             found += _leaves(cast("dict[str, object]", value), f"{above}{name}/")
         else:
-            leaf: tuple[str, Any] = (above + name, value)
-            found.append(leaf)
+            found.append((above + name, cast("Any", value)))
     return found
