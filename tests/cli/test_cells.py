@@ -69,3 +69,26 @@ def test_config(shared_coord_server: ServerProcess) -> None:
         done = coord(endpoint, "config", *words)
         assert done.returncode == 128
         assert done.stderr.startswith(text)
+
+
+def test_topic(shared_coord_server: ServerProcess) -> None:
+    endpoint = shared_coord_server.endpoint
+
+    def shown(*words: str, stdin: str = "") -> tuple[str, str]:
+        done = coord(endpoint, "topic", *words, stdin=stdin)
+        assert done.returncode == 0
+        return done.stdout, done.stderr
+
+    first = int(shown("publish", "cells/topic", "one", "--header", "a=b")[0])
+    assert int(shown("publish", "cells/topic", stdin="two")[0]) > first
+    subscribe = ("subscribe", "cells/topic", "--count")
+    assert shown(*subscribe, "2", "--from", "earliest") == ("one\ntwo\n", "")
+    assert shown(*subscribe, "1", "--from", str(first)) == ("two\n", "")
+    durable = ("--durable", "d", "--from", "earliest")
+    assert shown(*subscribe, "1", *durable) == ("one\n", f"gap: 0 to {first}\n")
+    assert shown(*subscribe, "1", *durable) == ("two\n", "")
+    for words in (
+        ("publish", "cells/topic", "x", "--header", "a"),
+        (*subscribe, "1", "--from", "x"),
+    ):
+        assert coord(endpoint, "topic", *words).returncode == 128

@@ -47,6 +47,7 @@ PRINTS = {
         "after 31 s: gone",
         "the answer was lost, the write was not: True",
     ],
+    "examples/topic.py": ["seen: reload drain stop", "the same for all: True"],
     "examples/txn.py": ["transferred: True", "examples/txn/a 70", "examples/txn/b 30"],
     "examples/watch.py": [
         "put examples/watch/a 1",

@@ -353,6 +353,28 @@ async def test_two_consumers_of_one_cursor(client: coord.Client, prefix: str) ->
             assert await client.get(prefix + "effect") is None
 
 
+async def test_a_cursor_that_expires_as_history_is_compacted(inline: coord.Client) -> None:
+    """It proves something only while it is there."""
+    topic = inline.topic("t")
+    async with topic.subscribe(durable="d") as subscription:
+        await first_gap(subscription)
+    await topic.publish("x")
+    subscription = topic.subscribe(durable="d")
+    begin = subscription._start
+
+    async def slowly() -> int:
+        start = await begin()
+        await inline.delete("t/cursors/d")
+        await compacted(inline)
+        return start
+
+    subscription._start = slowly  # type: ignore[method-assign]
+    async with subscription:
+        gap = await first_gap(subscription)
+        (message,) = await take(subscription, 1)
+        assert gap.start < message.revision == gap.end
+
+
 async def test_a_cursor_that_is_none(inline: coord.Client) -> None:
     await inline.put("t/cursors/d", "junk")
     with pytest.raises(coord.CoordError, match="no cursor"):

@@ -56,6 +56,7 @@ _COMMANDS = {
     "elect": _Entry("locks", "elect", "Stand for election, or look on."),
     "counter": _Entry("cells", "counter", "Read, add to and set shared numbers."),
     "config": _Entry("cells", "config", "Show, publish and roll back configuration."),
+    "topic": _Entry("topics", "topic", "Publish messages, and show them."),
     "status": _Entry("cluster", "status", "Show the state of each endpoint."),
     "endpoint": _Entry("cluster", "endpoint", "State and health of each endpoint."),
     "member": _Entry("cluster", "member", "Show the members of the cluster."),

@@ -113,7 +113,7 @@ class DocumentPublisher(_Publisher):
                 await self._prune(marked)
                 return marked.revision
             if marked.result is not None:
-                present, canary = (marked.result.range(n).items for n in (0, 1))
+                present, canary = marked.result.range(0).items, marked.result.range(1).items
                 value, seen = (present[0].value, present[0].mod_revision) if present else (b"", 0)
                 newest = max(seen, canary[0].mod_revision if canary else 0)
             self._expect(expected, newest)
