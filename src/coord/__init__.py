@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from coord.recipes.atomic import AtomicValue, Conflict, Versioned
     from coord.recipes.config import Config, ConfigInvalid, ConfigState, ConfigUnavailable
     from coord.recipes.counter import Counter, IdAllocator, NotANumber, Overflow, ShardedCounter
+    from coord.recipes.rate_limiter import LimiterMismatch, RateLimiter, RateLimitTimeout
     from coord.recipes.topic import CursorBusy, Gap, Message, Subscription, Topic
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
@@ -216,6 +217,7 @@ _HOMES = {
     "coord.recipes.atomic": ("AtomicValue", "Conflict", "Versioned"),
     "coord.recipes.config": ("Config", "ConfigInvalid", "ConfigState", "ConfigUnavailable"),
     "coord.recipes.counter": ("Counter", "IdAllocator", "NotANumber", "Overflow", "ShardedCounter"),
+    "coord.recipes.rate_limiter": ("LimiterMismatch", "RateLimitTimeout", "RateLimiter"),
     "coord.recipes.topic": ("CursorBusy", "Gap", "Message", "Subscription", "Topic"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.batch": ("Batch", "Pending"),
@@ -331,6 +333,7 @@ __all__ = [
     "LeaseGrant",
     "LeaseInfo",
     "LeaseNotFound",
+    "LimiterMismatch",
     "LineEntry",
     "LockLost",
     "LockTimeout",
@@ -361,6 +364,8 @@ __all__ = [
     "ProtocolError",
     "PutResult",
     "RangeResult",
+    "RateLimitTimeout",
+    "RateLimiter",
     "RequestRefused",
     "RightsWarning",
     "RoleExists",

@@ -40,6 +40,11 @@ PRINTS = {
         "worker 2 is alone",
         "tokens rise: True",
     ],
+    "examples/rate_limiter.py": [
+        "at once: 2",
+        "and three more, in their time",
+        "not within a millisecond",
+    ],
     "examples/session.py": ["valid: True", "present: True", "present: False"],
     "examples/sync_mutex.py": ["holding, token is positive: True", "hello"],
     "examples/testing.py": [

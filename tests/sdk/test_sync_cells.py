@@ -1,4 +1,4 @@
-"""Counters, cells, configuration and topics without ``await``."""
+"""Counters, cells, configuration, topics and rate limiters without ``await``."""
 
 from __future__ import annotations
 
@@ -92,3 +92,16 @@ def test_a_topic(endpoint: str, prefix: str) -> None:
             topic.publish("y")
             assert next(iter(subscription)) != message
         subscription.close()
+
+
+def test_a_rate_limiter(endpoint: str, prefix: str) -> None:
+    with coord.sync.connect(endpoint) as client:
+        limiter = client.rate_limiter(prefix + "r", 0.001, burst=2)
+        assert limiter.name == (prefix + "r").encode()
+        limiter.acquire(timeout=10)
+        assert limiter.try_acquire()
+        assert not limiter.try_acquire()
+        with pytest.raises(coord.RateLimitTimeout):
+            limiter.acquire(timeout=0.1)
+        limiter.set_rate(1000)
+        limiter.acquire(timeout=30)

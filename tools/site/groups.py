@@ -150,6 +150,12 @@ GROUPS = (
         names=("coord.Topic", "coord.Subscription", "coord.Message", "coord.Gap"),
     ),
     Group(
+        slug="rates",
+        title="Rate limiters",
+        about="Permits per second for a whole fleet.",
+        names=("coord.RateLimiter",),
+    ),
+    Group(
         slug="auth",
         title="Users and rights",
         about="Who may do what.",

@@ -1,4 +1,4 @@
-"""The part of a client that makes live configuration, and topics."""
+"""The part of a client that makes live configuration, topics and rate limiters."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from coord.recipes.config.publishing import DocumentPublisher, TreePublisher
 from coord.recipes.config.reader import Reader
 from coord.recipes.config.snapshot import SnapshotFile
 from coord.recipes.config.sources import DocumentSource, TreeSource
+from coord.recipes.rate_limiter import RateLimiter
 from coord.recipes.topic import Topic
 from coord.runtime import process_identity
 from coord.store.values import WatchFilter
@@ -30,7 +31,7 @@ ABSENT: Any = object()
 
 
 class LiveCalls:
-    """Configuration and topics of a :class:`coord.Client`."""
+    """Configuration, topics and rate limiters of a :class:`coord.Client`."""
 
     _home: Coordination
 
@@ -105,3 +106,21 @@ class LiveCalls:
             )
 
         return Topic(self._home, name, watch, retention=retention)
+
+    def rate_limiter(
+        self,
+        name: str | bytes,
+        rate: float,
+        *,
+        burst: float | None = None,
+        batch: int = 1,
+        batch_window: float = 1.0,
+    ) -> RateLimiter:
+        """Return the limiter called ``name``, of ``rate`` permits per second; see :class:`RateLimiter`.
+
+        ``burst`` is how many there may be at once, by default as many as in a second. ``batch`` takes so many at a
+        time, for fewer requests; what is not used within ``batch_window`` seconds is wasted.
+        """
+        return RateLimiter(
+            self._home, name, rate, burst=burst, batch=batch, batch_window=batch_window
+        )

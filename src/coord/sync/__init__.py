@@ -30,6 +30,7 @@ from coord.sync.config import Config
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
 from coord.sync.mutex import Mutex, MutexGrant
+from coord.sync.rate_limiter import RateLimiter
 from coord.sync.session import Session
 from coord.sync.signals import OneShot
 from coord.sync.stm import StmTxn
@@ -60,6 +61,7 @@ __all__ = [
     "NodeCache",
     "OneShot",
     "Pending",
+    "RateLimiter",
     "Session",
     "ShardedCounter",
     "StmTxn",

@@ -1,4 +1,4 @@
-"""The twin of the part of a client that makes live configuration, and topics."""
+"""The twin of the part of a client that makes live configuration, topics and rate limiters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from coord import client
 from coord.client.live import ABSENT
 from coord.sync._portal import Twin
 from coord.sync.config import Config
+from coord.sync.rate_limiter import RateLimiter
 from coord.sync.topic import Topic
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 
 class LiveCalls(Twin[client.Client]):
-    """Configuration and topics of a :class:`coord.sync.Client`."""
+    """Configuration, topics and rate limiters of a :class:`coord.sync.Client`."""
 
     __slots__ = ()
 
@@ -51,3 +52,18 @@ class LiveCalls(Twin[client.Client]):
     def topic(self, name: str | bytes, *, retention: float = 3600) -> Topic:
         """Return the topic called ``name``; see :meth:`coord.Client.topic`."""
         return Topic(self._portal, self._async.topic(name, retention=retention))
+
+    def rate_limiter(
+        self,
+        name: str | bytes,
+        rate: float,
+        *,
+        burst: float | None = None,
+        batch: int = 1,
+        batch_window: float = 1.0,
+    ) -> RateLimiter:
+        """Return the limiter called ``name``; see :meth:`coord.Client.rate_limiter`."""
+        made = self._async.rate_limiter(
+            name, rate, burst=burst, batch=batch, batch_window=batch_window
+        )
+        return RateLimiter(self._portal, made)
