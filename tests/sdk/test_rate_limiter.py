@@ -209,3 +209,12 @@ def test_the_meter() -> None:
     assert Meter.decode(b"k", meter.encode()) == meter
     # A clock that goes back gives nothing.
     assert meter.after(2, now - 10_000_000)[0] is None
+
+
+def test_a_slow_clock_is_not_starved() -> None:
+    """It goes by the latest time that anybody told."""
+    fast, _ = Meter(rate=1, burst=5).after(1, 100_000_000)
+    assert fast is not None
+    slow, _ = fast.after(1, 90_000_000)
+    assert slow is not None
+    assert (slow.now_us, slow.tat_us) == (100_000_000, 102_000_000)
