@@ -113,7 +113,7 @@ class AtomicValue(Generic[T]):
         codec: Codec[T],
         view: Callable[[bytes], NodeCache[T]],
     ) -> None:
-        self.home = home
+        self.home: Coordination = home
         self.name: bytes = home.claim(check_name(name))
         """The name, which is the key."""
         self._codec = codec

@@ -49,7 +49,7 @@ class NotANumber(CoordError):
     """The key of a counter holds something else than a decimal number. ``key`` and ``found`` say what and where."""
 
     def __init__(self, key: bytes, found: bytes) -> None:
-        self.key = key
+        self.key: bytes = key
         self.found = found
         super().__init__(f"the counter {key!r} holds no number but {found[:40]!r}")
 
@@ -58,7 +58,7 @@ class Overflow(CoordError):
     """The number would not fit into 64 bits with a sign; nothing was written. ``bigint=True`` allows larger ones."""
 
     def __init__(self, key: bytes, *, digits: int | None = None) -> None:
-        self.key = key
+        self.key: bytes = key
         limit = "64 bits" if digits is None else f"{digits} digits"
         super().__init__(f"the counter {key!r} would leave {limit}")
 
@@ -78,12 +78,12 @@ class Cell:
         self, core: Core, key: bytes, *, initial: int, exactly_once: bool, bigint: bool
     ) -> None:
         self._core = core
-        self.key = key
+        self.key: bytes = key
         self._bigint = bigint
         self._initial = self.fitting(initial)
         self._exactly_once = exactly_once
         # Replaced as a whole, by whoever learned something; a wrong guess costs one more attempt.
-        self.seen = _Seen(self._initial, 0)
+        self.seen: _Seen = _Seen(self._initial, 0)
 
     async def add(self, n: int, *, timeout: float | None) -> tuple[int, int]:
         """Add ``n``; return the sum, and how often others changed what was known."""
