@@ -336,6 +336,25 @@ async def test_a_commit_is_applied_exactly_once(inline: coord.Client, fault: Fau
         await take(subscription, 1)
 
 
+async def test_a_commit_that_is_repeated_after_a_cancellation(inline: coord.Client) -> None:
+    """It was applied, and is not applied again; but another commit at the same place is."""
+    topic = inline.topic("t")
+    await topic.publish("x")
+    async with topic.subscribe(from_="earliest", durable="d") as subscription:
+        await first_gap(subscription)
+        (message,) = await take(subscription, 1)
+        faulty = make_faulty(inline, [Fault.LOSE_REPLY, *[Fault.LOSE_REQUEST] * 1000])
+        with pytest.raises(coord.AmbiguousResult):
+            await message.commit(also=[op.put("effect", "1")], timeout=0.2)
+        faulty.plan.clear()
+        await message.commit(also=[op.put("effect", "1")])
+        found = await inline.get("effect")
+        assert found is not None
+        assert found.version == 1
+        await asyncio.gather(*[message.commit(also=[op.put(f"e/{n}", "1")]) for n in range(4)])
+        assert await inline.count("e/") == 4
+
+
 async def test_two_consumers_of_one_cursor(client: coord.Client, prefix: str) -> None:
     topic = client.topic(prefix + "t")
     async with topic.subscribe(durable="d") as one:

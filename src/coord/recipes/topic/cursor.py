@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections import deque
@@ -25,7 +26,7 @@ _ATTEMPTS = 3
 
 
 class Cursor:
-    """The cursor of one subscriber. On one loop, one call at a time.
+    """The cursor of one subscriber. On one loop.
 
     The lag is bounded by *marks*: requests sent at a known time that were answered at a known revision. Whatever has
     a higher revision was committed later than that request was sent.
@@ -47,6 +48,8 @@ class Cursor:
         self._lease = 0
         self._leased = 0.0
         self._marks: deque[tuple[float, int]] = deque()
+        self._saving = asyncio.Lock()
+        self._doubt: tuple[int, tuple[Op, ...]] | None = None  # what was sent, and not answered yet
         self._base: float | None = None  # what is unhandled was committed after this time
 
     async def load(self, *, timeout: float | None) -> bool:
@@ -93,15 +96,16 @@ class Cursor:
 
         Raises :class:`CursorBusy` if another consumer has stored something since.
         """
-        for _ in range(_ATTEMPTS):
-            revision = max(revision, self.revision)
-            await self._renew(timeout)
-            try:
-                if await self._save(revision, also, timeout):
-                    return
-            except LeaseNotFound:
-                if not await self._has_ended(timeout):
-                    raise  # of a lease that ``also`` names
+        async with self._saving:
+            for _ in range(_ATTEMPTS):
+                revision = max(revision, self.revision)
+                await self._renew(timeout)
+                try:
+                    if await self._save(revision, also, timeout):
+                        return
+                except LeaseNotFound:
+                    if not await self._has_ended(timeout):
+                        raise  # of a lease that ``also`` names
         raise Unavailable("the lease of the cursor keeps ending")
 
     async def _save(self, revision: int, also: tuple[Op, ...], timeout: float | None) -> bool:
@@ -113,6 +117,8 @@ class Cursor:
             # Nothing unhandled can have expired: if nothing of it is there, nothing is unhandled.
             nothing = compare.create_revision(self._log, prefix=True) < revision + 1
             write = op.txn((nothing,), (self._write(revision, 0.0),), (write,))
+        again = bool(also) and self._doubt == (revision, also)
+        self._doubt = (revision, also)
         marked = await self._core.markers.run(
             (compare.mod_revision(self._key) == self._stored,),
             (write, *also),
@@ -121,7 +127,10 @@ class Cursor:
         )
         if not marked.applied:
             items = () if marked.result is None else marked.result.range(0).items
-            return self._refused(items[0] if items else None, revision, bool(also))
+            done = self._refused(items[0] if items else None, revision, again=again)
+            self._doubt = None
+            return done
+        self._doubt = None
         self._stored, self.revision = marked.revision, revision
         answer = None if marked.result is None else marked.result.responses[0]
         while self._marks and self._marks[0][1] <= revision:
@@ -131,8 +140,11 @@ class Cursor:
         self.mark(sent, marked.revision)
         return True
 
-    def _refused(self, found: KeyValue | None, revision: int, once: bool) -> bool:  # noqa: FBT001 - one caller
-        """Learn what is there instead of what was expected; say whether that is what was to be stored."""
+    def _refused(self, found: KeyValue | None, revision: int, *, again: bool) -> bool:
+        """Learn what is there instead of what was expected; say whether that is what was to be stored.
+
+        It may be if this is ``again`` the very call whose outcome was not known.
+        """
         if found is None:
             self._stored = 0  # expired while nobody saved
             return False
@@ -141,7 +153,7 @@ class Cursor:
         # Our own: of a call that was cancelled, or whose outcome was not known.
         self._stored = found.mod_revision
         self.revision = max(self.revision, _parsed(found)[0])
-        return once and self.revision >= revision
+        return again and _parsed(found)[0] == revision
 
     def _write(self, revision: int, lag: float) -> Op:
         shown = None if math.isinf(lag) else round(lag, 3)
