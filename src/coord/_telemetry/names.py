@@ -46,7 +46,7 @@ ATTRIBUTES: dict[str, str] = {
     TOKEN: "the fencing token",
     LEASE: "the lease id in hexadecimal, as `coord lease list` prints it",
     QUEUE_LENGTH: "how many entries were in line before ours when it was created",
-    RECIPE: "`mutex`, `election`, `session`, `rwlock` or `semaphore`",
+    RECIPE: "the recipe's name, such as `mutex` or `rate_limiter`",
     OUTCOME: "waits: `granted`, `refused` (`try_acquire`), `timeout`, `cancelled` or `failed`;"
     " renewals: `ok` or `failed`; clean-ups: `done`, or `left` to the end of the lease",
     REASON: "`revoked`, `expired`, `lease_not_found`, `unhealthy`, `closed`, `orphaned` or `other`",
@@ -76,6 +76,11 @@ MUTEX = Recipe(
     carries_trace=True,
 )
 ELECTION = Recipe(name="election", wait="coord.election.campaign", hold="coord.election.lead")
+RATE_LIMITER = Recipe(
+    name="rate_limiter",
+    wait="coord.rate_limiter.acquire",
+    attempt="coord.rate_limiter.try_acquire",
+)
 SESSION = Recipe(name="session", wait="coord.session.open")
 RWLOCK = Recipe(
     name="rwlock",
@@ -107,6 +112,8 @@ SPANS: dict[str, tuple[str, ...]] = {
     MUTEX.hold: _HOLD,
     ELECTION.wait: _WAIT,
     ELECTION.hold: _HOLD,
+    RATE_LIMITER.wait: (NAME, OUTCOME, ERROR_TYPE),
+    RATE_LIMITER.attempt: (NAME, OUTCOME, ERROR_TYPE),
     SESSION.wait: (NAME, OUTCOME, ERROR_TYPE),
     RWLOCK.wait: _WAIT,
     RWLOCK.attempt: _WAIT,
