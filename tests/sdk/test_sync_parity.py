@@ -15,6 +15,7 @@ from coord import signals
 # Of the loop that the client lives on: not for applications.
 INTERNAL = {
     "Grant.discard",
+    "HandOff.give_back",
     "Mutex.acquire_for",
     "Mutex.try_acquire_for",
     "MutexGrant.enter_again",
@@ -35,6 +36,8 @@ INTERNAL = {
     "StmTxn.read_keys",
     "StmTxn.writes",
     "Typed.updating",
+    "WorkItem.revoke",
+    "WorkQueue.give_back",
 }
 # `connect()` is done when it returns, so there is nothing between it and the client.
 WITHOUT_TWIN = {"Connecting"}

@@ -126,6 +126,28 @@ GROUPS = (
         names=("coord.Election", "coord.Term", "coord.Leader"),
     ),
     Group(
+        slug="queues",
+        title="Queues",
+        about="Items handed over, each to one taker; and jobs that survive whoever works on them.",
+        names=(
+            "coord.Queue",
+            "coord.PriorityQueue",
+            "coord.DelayQueue",
+            "coord.QueueItem",
+            "coord.QueueEmpty",
+            "coord.BadPriority",
+            "coord.WorkQueue",
+            "coord.WorkItem",
+            "coord.WorkReceipt",
+            "coord.WorkStats",
+            "coord.DeadLetter",
+            "coord.Backoff",
+            "coord.ClaimLost",
+            "coord.ReceiveTimeout",
+            "coord.ConfMismatch",
+        ),
+    ),
+    Group(
         slug="auth",
         title="Users and rights",
         about="Who may do what.",
@@ -200,6 +222,7 @@ GROUPS = (
 HIDDEN = frozenset(
     {
         "Grant.discard",
+        "HandOff.give_back",
         "Mutex.acquire_for",
         "Mutex.try_acquire_for",
         "MutexGrant.enter_again",
@@ -220,6 +243,8 @@ HIDDEN = frozenset(
         "StmTxn.read_keys",
         "StmTxn.writes",
         "Typed.updating",
+        "WorkItem.revoke",
+        "WorkQueue.give_back",
     }
 )
 """Members that other rooms call and applications do not, as in ``tests/sdk/test_sync_parity.py``."""

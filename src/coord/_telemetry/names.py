@@ -46,7 +46,7 @@ ATTRIBUTES: dict[str, str] = {
     TOKEN: "the fencing token",
     LEASE: "the lease id in hexadecimal, as `coord lease list` prints it",
     QUEUE_LENGTH: "how many entries were in line before ours when it was created",
-    RECIPE: "`mutex`, `election` or `session`",
+    RECIPE: "`mutex`, `election`, `session`, `queue` or `work_queue`",
     OUTCOME: "waits: `granted`, `refused` (`try_acquire`), `timeout`, `cancelled` or `failed`;"
     " renewals: `ok` or `failed`; clean-ups: `done`, or `left` to the end of the lease",
     REASON: "`revoked`, `expired`, `lease_not_found`, `unhealthy`, `closed`, `orphaned` or `other`",
@@ -77,6 +77,10 @@ MUTEX = Recipe(
 )
 ELECTION = Recipe(name="election", wait="coord.election.campaign", hold="coord.election.lead")
 SESSION = Recipe(name="session", wait="coord.session.open")
+QUEUES = Recipe(name="queue", wait="coord.queue.get", attempt="coord.queue.try_get")
+WORK_QUEUE = Recipe(
+    name="work_queue", wait="coord.work_queue.receive", hold="coord.work_queue.handle"
+)
 
 WATCH = "coord.watch"
 # The span of a call or stream is called by its path.
@@ -94,6 +98,10 @@ SPANS: dict[str, tuple[str, ...]] = {
     ELECTION.wait: _WAIT,
     ELECTION.hold: _HOLD,
     SESSION.wait: (NAME, OUTCOME, ERROR_TYPE),
+    QUEUES.wait: (NAME, OUTCOME, ERROR_TYPE),
+    QUEUES.attempt: (NAME, OUTCOME, ERROR_TYPE),
+    WORK_QUEUE.wait: (NAME, OUTCOME, ERROR_TYPE),
+    WORK_QUEUE.hold: _HOLD,
     WATCH: (WATCH_KEY, WATCH_END),
 }
 """Which attributes a span may have."""

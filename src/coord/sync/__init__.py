@@ -28,12 +28,14 @@ from coord.sync.client import Client, connect
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
 from coord.sync.mutex import Mutex, MutexGrant
+from coord.sync.queues import DelayQueue, PriorityQueue, Queue
 from coord.sync.session import Session
 from coord.sync.signals import OneShot
 from coord.sync.stm import StmTxn
 from coord.sync.txn import Txn
 from coord.sync.typed import Typed, TypedWatch
 from coord.sync.watch import Watch
+from coord.sync.work_queue import WorkItem, WorkQueue
 
 __all__ = [
     "AmbiguousResult",
@@ -42,6 +44,7 @@ __all__ = [
     "Cache",
     "Client",
     "Cluster",
+    "DelayQueue",
     "Election",
     "Grant",
     "Hold",
@@ -52,6 +55,8 @@ __all__ = [
     "NodeCache",
     "OneShot",
     "Pending",
+    "PriorityQueue",
+    "Queue",
     "Session",
     "StmTxn",
     "Term",
@@ -59,5 +64,7 @@ __all__ = [
     "Typed",
     "TypedWatch",
     "Watch",
+    "WorkItem",
+    "WorkQueue",
     "connect",
 ]
