@@ -7,7 +7,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from itertools import groupby
 
+import pytest
+
 import coord
+from coord.recipes import turns
 from coord.store.values import EventType, WatchEvent
 
 
@@ -25,6 +28,13 @@ async def recorded(client: coord.Client, prefix: str) -> AsyncGenerator[list[Wat
             if event.kv.key == mark.encode():
                 return
             events.append(event)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no machine be so slow that it looks as if a consumer had let an item pass."""
+    monkeypatch.setattr(turns, "GRACE_S", 60.0)
+    monkeypatch.setattr(turns, "_WAIT_MOST_S", 60.0)
 
 
 class HandOffModel:

@@ -14,7 +14,9 @@ import pytest
 import coord
 import coord.sync
 from coord.testing import Faults, MemoryWorld
-from tests.sdk.queue_models import HandOffModel, recorded
+from tests.sdk.queue_models import HandOffModel, patient, recorded
+
+__all__ = ["patient"]
 
 WITHIN_S = 20.0
 
@@ -366,7 +368,7 @@ async def test_times_and_layout(client: coord.Client, prefix: str) -> None:
         assert (await queue.get()).value == b"past"
         for wrong in ({"delay": -1}, {"at": datetime(2001, 9, 9)}, {"delay": 1, "at": 1.0}):  # noqa: DTZ001
             with pytest.raises(coord.InvalidArgument):
-                await queue.put("x", **wrong)
+                await queue.put("x", **wrong)  # pyright: ignore[reportArgumentType]
 
 
 # -- cost ----------------------------------------------------------------------------------------------------------
@@ -396,7 +398,7 @@ async def test_a_put_and_a_take_cost_one_request_each() -> None:
             ]
 
 
-async def test_consumers_do_not_all_try_each_item(prefix: str) -> None:
+async def test_consumers_do_not_all_try_each_item(prefix: str, patient: None) -> None:
     """50 consumers wait: an item costs at most 1.2 takes (spec recipes 21)."""
     faults, consumers, items = Faults(), 50, 40
     async with AsyncExitStack() as stack:

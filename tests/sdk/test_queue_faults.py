@@ -430,3 +430,19 @@ def test_who_lets_an_item_pass_is_not_waited_for() -> None:
     assert turns.wait(theirs, 20.0) == 2 * GRACE_S
     turns.update([str(n).encode() for n in range(100)], None)
     assert turns.wait(theirs, 20.0) <= 8 * GRACE_S
+
+
+def test_consumers_that_see_everything_late_become_patient_for_a_while() -> None:
+    turns = Turns()
+    turns.update([b"a", b"b"], b"a")
+    theirs = next(k for k in (b"%d" % n for n in range(99)) if turns.wait(k, 0.0) > 0)
+    for now, grace in ((0.0, 2), (0.0, 4), (0.0, 8)):
+        turns.lost(now)
+        assert turns.wait(theirs, now) == pytest.approx(grace * GRACE_S)
+    assert turns.wait(theirs, 2.0) == pytest.approx((1 + 7 / 2) * GRACE_S)
+    assert turns.wait(theirs, 60.0) == pytest.approx(GRACE_S)
+    for _ in range(10):
+        turns.lost(60.0)
+    assert turns.wait(theirs, 60.0) == pytest.approx(0.4)
+    turns.update([b"%d" % n for n in range(20)], None)
+    assert turns.wait(theirs, 60.0) == 1.0

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 # Longer than a transaction and its event take as a rule; what an item waits whose first consumer is busy.
 GRACE_S = 0.025
-# Who is farther down the order than this waits no longer: nobody's place may cost an item more than a fifth of a second.
+# Where they take longer (a slow store, a busy machine) it grows with each try that comes too late, so that consumers
+# which see everything late do not make it later still; and it shrinks again by half in so many seconds.
+_GRACE_MOST_S = 0.4
+_HALF_LIFE_S = 2.0
+# Nobody's place in the order may cost an item more than this.
+_WAIT_MOST_S = 1.0
+# Who is farther down the order than this waits no longer.
 _FARTHEST = 8
 # A consumer that has let an item pass is busy, or has stopped asking: for so long nobody waits for it again.
 _ABSENT_S = 1.0
@@ -29,6 +35,8 @@ class Turns:
         self._names: tuple[bytes, ...] = ()
         self._own: bytes | None = None
         self._absent_until: dict[bytes, float] = {}
+        self._extra_s = 0.0
+        self._lost_at = 0.0
 
     @property
     def count(self) -> int:
@@ -47,9 +55,18 @@ class Turns:
         if not present:
             return 0.0
         if self._own is None:
-            return GRACE_S * min(len(present), _FARTHEST)
-        distance = (present.index(self._own) - _number(key)) % len(present)
-        return GRACE_S * min(distance, _FARTHEST)
+            distance = len(present)
+        else:
+            distance = (present.index(self._own) - _number(key)) % len(present)
+        return min(_WAIT_MOST_S, self._grace(now) * min(distance, _FARTHEST))
+
+    def lost(self, now: float) -> None:
+        """Take note that we have tried an item which somebody else had got meanwhile."""
+        self._extra_s = min(_GRACE_MOST_S, 2 * self._grace(now)) - GRACE_S
+        self._lost_at = now
+
+    def _grace(self, now: float) -> float:
+        return GRACE_S + self._extra_s * float(0.5 ** ((now - self._lost_at) / _HALF_LIFE_S))
 
     def passed(self, key: bytes, now: float) -> None:
         """Take note that we have got an item which its first consumer had let pass, if that is somebody else."""

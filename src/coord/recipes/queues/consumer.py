@@ -282,6 +282,7 @@ class Consumer:
 
     def _lost(self, entry: Entry[bytes], done: Marked) -> None:
         """Take note of why a take failed: the item is gone, or there is one ahead of it."""
+        self._turns.lost(self._clock.mono())
         if not self._order.is_strict:
             self._note_gone(entry)
         elif done.result is not None:

@@ -142,7 +142,8 @@ class Claim(Entry):
             due = (op.put(self.layout.delay + self.id, str(ms)),)
         doubtful = False
         while True:
-            self.session.check()
+            if self.session.valid_for() <= 0:
+                raise ClaimLost(self.text, self.token, "its session ended")
             try:
                 result = await self._home.txn.run(
                     (self.guard(),),
@@ -152,7 +153,8 @@ class Claim(Entry):
                         op.put(self.layout.attempts + self.id, attempts.encode()),
                         *due,
                     ),
-                    repeat=Repeat.IDEMPOTENT,
+                    # It is sent again here, where it is known then that the first may have been applied.
+                    repeat=Repeat.ONCE,
                 )
             except AmbiguousResult:
                 doubtful = True

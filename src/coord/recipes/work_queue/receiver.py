@@ -291,9 +291,11 @@ class Receiver:
 
     def _note(self, wanted: list[Candidate], token: int) -> None:
         """Draw the conclusions from the store's answer."""
+        now = self._clock.mono()
+        if not token:
+            self._turns.lost(now)
         if token or len(wanted) == 1:
             self._one_by_one = False
-            now = self._clock.mono()
             for candidate in wanted:
                 self._agenda.tried(candidate)
                 if token and now - candidate.since >= self._turns.wait(candidate.item.key, now):
