@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -420,7 +421,7 @@ def test_delays_and_backoff(world: MemoryWorld) -> None:
         for attempt, pause in ((1, 1000), (2, 100), (3, 250), (4, 250)):
             (item,) = queue.receive()
             assert item.attempt == attempt
-            assert clock.mono() - begun >= pause
+            assert clock.mono() - begun >= pause - 0.001  # a due time is in whole milliseconds
             begun = clock.mono()
             item.nack(reason="later", delay=400 if attempt == 4 else None)
         with pytest.raises(coord.ReceiveTimeout):
@@ -481,7 +482,10 @@ async def test_items_go_once_to_many_consumers_under_deaths(endpoint: str, prefi
             for number in range(12):
                 await asyncio.sleep(0.05)
                 session = await clients[number % 4].default_session()
-                await clients[0].lease_revoke(session.lease_id)
+                with contextlib.suppress(
+                    coord.LeaseNotFound
+                ):  # it may not have noticed the last time
+                    await clients[0].lease_revoke(session.lease_id)
 
         async def watch() -> None:
             while await clients[0].count(prefix + "effect/") < count:

@@ -141,6 +141,51 @@ async def test_a_late_copy_of_a_claim_given_up_claims_nothing(inline: coord.Clie
         assert (await one(queue)).attempt == 1
 
 
+async def test_a_late_copy_of_a_claim_leaves_the_next_job_of_that_id_alone(
+    inline: coord.Client,
+) -> None:
+    async with await warm(inline) as queue:
+        await queue.put("a", dedup_id="a")
+        await asyncio.sleep(0.02)
+        faulty = make_faulty(inline)
+        faulty.plan.append(Fault.LATE)
+        await (await one(queue)).ack()
+        # Its attempts are gone, as they were before; only the item is another one.
+        await inline.delete("q/done/00100-a")
+        await queue.put("b", dedup_id="a", delay=3600)
+        assert await faulty.deliver_late() == 1
+        assert await claims(inline) == 0
+
+
+async def test_nobody_claims_what_carries_a_claim(inline: coord.Client) -> None:
+    """Whoever has put it there, and though the attempts do not tell."""
+    async with await warm(inline) as queue:
+        await queue.put("a", dedup_id="a")
+        await asyncio.sleep(0.02)
+        receiver = queue._receiver
+        assert receiver._view is not None
+        candidates = list(receiver._agenda.ready(receiver._view.snapshot()))
+        await inline.put("q/claims/00100-a", "{}")
+        receiver._receivers += 1
+        assert await receiver._attempt(await inline.default_session(), candidates) == []
+        receiver._receivers -= 1
+        claim = await inline.get("q/claims/00100-a")
+        assert claim is not None
+        assert claim.version == 1
+
+
+async def test_what_somebody_else_has_done_is_not_acknowledged_by_us(inline: coord.Client) -> None:
+    async with await warm(inline) as queue:
+        await queue.put("a")
+        item = await one(queue)
+        item.revoke = lambda: None  # type: ignore[method-assign]
+        await inline.delete(item.key)
+        await (await one(queue)).ack()
+        with pytest.raises(coord.ClaimLost):
+            await item.ack([coord.op.put("effect", "1")])
+        assert await inline.get("effect") is None
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_an_acknowledgement_happens_once_whatever_is_lost(
     inline: coord.Client, fault: Fault
@@ -245,6 +290,26 @@ async def test_burying_happens_once_whatever_is_lost(inline: coord.Client, fault
         await faulty.deliver_late()
         assert await queue.dead_letters() == ()
         assert (await one(queue)).attempt == 1
+
+
+async def test_a_dead_letter_that_was_purged_meanwhile_does_not_come_back(
+    inline: coord.Client,
+) -> None:
+    async with await warm(inline) as queue:
+        await inline.put("q/dead/00100-a", '{"value":"YQ==","attempts":1,"last_error":""}')
+        (letter,) = await queue.dead_letters()
+        kv = inline._core.kv
+        get = kv.get
+
+        async def get_and_purge(*args: object, **kwargs: object) -> object:
+            found = await get(*args, **kwargs)  # type: ignore[arg-type]
+            await inline.delete("q/dead/00100-a")
+            return found
+
+        kv.get = get_and_purge  # type: ignore[method-assign, assignment]
+        assert await queue.requeue(letter.id) is False
+        assert await queue.purge(letter.id) is False
+        assert (await queue.stats()).items == 0
 
 
 # -- sessions and connections --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord.cli.options import CommandFailed
 from coord.runtime import start_task
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Mapping
 
     from coord.grants import Grant
+
+T = TypeVar("T")
 
 _CANNOT_RUN = 126  # as shells and env(1) report it
 _NOT_FOUND = 127
@@ -39,11 +41,11 @@ class Signals:
 
     def receive(self, number: signal.Signals) -> None:
         """Take note of a signal, or hand it to who wants it."""
-        if self.on_signal is not None:
-            self.on_signal(number)
-        elif number in _ENDING:
+        if number in _ENDING:
             self.numbers.append(number)
             self.arrived.set()
+        if self.on_signal is not None:
+            self.on_signal(number)
 
 
 @contextlib.contextmanager
@@ -67,6 +69,20 @@ class Interrupted(CommandFailed):
         super().__init__(f"{what}: {number.name}", _SIGNAL_BASE + number)
 
 
+async def or_signal(waiting: Coroutine[Any, Any, T], signals: Signals, what: str) -> T:
+    """Return what ``waiting`` gives. Raises :class:`Interrupted` at a signal; a place in line is given up then."""
+    task, signalled = start_task(waiting), start_task(signals.arrived.wait())
+    try:
+        await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Interrupted(what, signals.numbers[0])
+        return task.result()
+    finally:
+        for each in (task, signalled):
+            each.cancel()
+        await asyncio.wait({task, signalled})
+
+
 async def until_signal(signals: Signals, grant: Grant, noun: str) -> int:
     """Hold ``grant`` until a signal comes, and return 0. Raises :class:`CommandFailed` when it is lost."""
     if not await _still_held(signals.arrived.wait(), grant):
@@ -81,14 +97,21 @@ async def while_running(
     command: list[str],
     told: Mapping[str, str],
     kill_after: float,
+    *,
+    given: bytes | None = None,
 ) -> int:
     """Run ``command`` while ``grant`` is held, and return its exit code, 128 + n if signal n ended it.
 
+    ``given``: what it gets on its standard input, None: ours.
     Signals are passed on to it.
     When the grant is lost it gets SIGTERM, after ``kill_after`` seconds SIGKILL, and :class:`CommandFailed` is raised.
     """
     try:
-        child = await asyncio.create_subprocess_exec(*command, env={**os.environ, **told})
+        child = await asyncio.create_subprocess_exec(
+            *command,
+            env={**os.environ, **told},
+            stdin=None if given is None else asyncio.subprocess.PIPE,
+        )
     except FileNotFoundError as error:
         raise CommandFailed(f"{command[0]}: command not found", _NOT_FOUND) from error
     except OSError as error:
@@ -99,10 +122,10 @@ async def while_running(
             _send(child, number)
 
     signals.on_signal = pass_on
-    for number in signals.numbers:  # arrived while the child was being started
+    for number in tuple(signals.numbers):  # arrived while the child was being started
         pass_on(number)
     try:
-        if not await _still_held(child.wait(), grant):
+        if not await _still_held(_feed(child, given), grant):
             await _end(child, kill_after)
             raise _lost(noun, grant)
     finally:
@@ -110,6 +133,16 @@ async def while_running(
             await _end(child, kill_after)
     code = child.returncode or 0
     return _SIGNAL_BASE - code if code < 0 else code
+
+
+async def _feed(child: Process, given: bytes | None) -> None:
+    """Write ``given`` to the child, which need not read it, and wait for its end."""
+    if given is not None and child.stdin is not None:
+        child.stdin.write(given)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await child.stdin.drain()
+        child.stdin.close()
+    await child.wait()
 
 
 async def _still_held(work: Coroutine[Any, Any, object], grant: Grant) -> bool:
