@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -450,6 +451,63 @@ def test_what_was_done_is_remembered_for_a_window_and_at_most_two(world: MemoryW
 def test_a_backoff_is_a_series_of_pauses(wrong: dict[str, float]) -> None:
     with pytest.raises(coord.InvalidArgument):
         Backoff(**wrong)
+
+
+def test_a_claim_with_a_time_of_its_own_ends_unless_extended(world: MemoryWorld) -> None:
+    client, other = world.connect_sync(), world.connect_sync()
+    options: dict[str, Any] = {"claim": "visibility", "visibility": 20, "backoff": AT_ONCE}
+    with client.work_queue("q", **options) as queue, other.work_queue("q", **options) as another:
+        queue.put("a")
+        (item,) = queue.receive()
+        for _ in range(5):
+            world.clock.advance(15)
+            assert 15 < item.extend() <= 20
+        world.clock.advance(21)
+        assert item.lost.is_set()
+        for late in (item.extend, item.ack):
+            with pytest.raises(coord.ClaimLost):
+                late()
+        queue.close()  # else the other one would wait for us, in a time that stands still
+        (again,) = another.receive()
+        assert again.attempt == 2
+        assert again.token > item.token
+        assert client.lease_time_to_live(item.session.lease_id).remaining is None
+        again.ack()
+        assert client.count("q/claims/") == 0
+
+
+async def test_claims_with_times_of_their_own(client: coord.Client, prefix: str) -> None:
+    name = prefix + "q"
+    async with client.work_queue(name, claim="visibility", visibility=60) as queue:
+        for n in range(3):
+            await queue.put(f"{n}")
+        items = await queue.receive(max=3)
+        leases = [(await client.lease_time_to_live(item.session.lease_id)) for item in items]
+        assert len({item.session.lease_id for item in items}) == 3
+        assert all(info.granted == 60 for info in leases)
+        claimed = await client.get_prefix(name + "/claims/")
+        held = {item.key: item.session.lease_id for item in items}
+        assert {kv.key: kv.lease for kv in claimed.items} == held
+        await items[0].ack()
+        await items[1].nack(refund=True)
+        async with asyncio.timeout(WITHIN_S):  # their leases go with them
+            for item in items[:2]:
+                while (
+                    await client.lease_time_to_live(item.session.lease_id)
+                ).remaining is not None:
+                    await asyncio.sleep(0.01)
+        items[2].check()
+        assert await items[2].extend() > 0
+        await items[2].ack()
+        with pytest.raises(coord.ConfMismatch):
+            await client.work_queue(name).receive(timeout=5)
+    async with client.work_queue(prefix + "other") as plain:
+        item = await _put_and_claim(plain, "x")
+        with pytest.raises(coord.InvalidArgument):
+            await item.extend()
+    for wrong in ({"claim": "lease"}, {"visibility": 0}, {"max_attempts": 0}, {"dedup_window": 0}):
+        with pytest.raises(coord.InvalidArgument):
+            client.work_queue(name, **wrong)  # pyright: ignore[reportArgumentType]
 
 
 # -- many consumers ------------------------------------------------------------------------------------------------

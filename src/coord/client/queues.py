@@ -37,7 +37,8 @@ class QueueCalls:
         name: str | bytes,
         *,
         max_attempts: int = 5,
-        claim: Literal["session"] = "session",
+        claim: Literal["session", "visibility"] = "session",
+        visibility: int = 30,
         backoff: Backoff | None = None,
         dedup_window: float = 60,
         session: Session | None = None,
@@ -47,8 +48,9 @@ class QueueCalls:
         An item that has failed ``max_attempts`` times becomes a dead letter. ``backoff`` says how long it waits after
         each failure, None: :class:`Backoff()`. A ``dedup_id`` is remembered for at least ``dedup_window`` seconds after
         its item was done.
-        Claims last as long as the session, None: the client's default one.
-        All consumers of a queue must agree on ``max_attempts``, ``claim`` and ``dedup_window``.
+        Claims last as long as the session, None: the client's default one. With ``claim="visibility"`` each has a lease
+        of its own, of ``visibility`` seconds, which only ``item.extend()`` makes longer: for workers that may hang.
+        All consumers of a queue must agree on all of these but the backoff and the session.
         """
         return WorkQueue(
             self._home,
@@ -56,6 +58,7 @@ class QueueCalls:
             name,
             max_attempts=max_attempts,
             claim=claim,
+            visibility=visibility,
             backoff=backoff,
             dedup_window=dedup_window,
             session=session,

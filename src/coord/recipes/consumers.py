@@ -5,6 +5,7 @@ It decides nothing but who tries an item first (:mod:`coord.recipes.turns`), so 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,6 @@ from coord.store.keys import prefix_range
 from coord.waiter import while_valid
 
 if TYPE_CHECKING:
-    import asyncio
-
     from coord.cache import Mirrors
     from coord.coordination import Coordination
     from coord.recipes.turns import Turns
@@ -45,6 +44,8 @@ class Enrolment:
         self._prefix = consumers_of(name)
         self._turns = turns
         self._task: asyncio.Task[object] | None = None
+        self._is_putting = False
+        self._ended = False
         self._mine: tuple[bytes, int] | None = None
 
     def begin(self) -> None:
@@ -54,8 +55,11 @@ class Enrolment:
 
     async def end(self) -> None:
         """Take our key away, if the store answers soon."""
+        self._ended = True
         task, self._task = self._task, None
         if task is not None:
+            if self._is_putting:  # else it may land after we have taken it away
+                await asyncio.wait({task}, timeout=_FAREWELL_S)
             task.cancel()
         mine, self._mine = self._mine, None
         if mine is not None:
@@ -69,22 +73,31 @@ class Enrolment:
                 )
 
     async def _run(self) -> None:
-        while True:
+        while not self._ended:
             try:
                 session = await self._home.session_or_default(None)
-                await self._enrol(session)
+                if not await self._enrol(session):
+                    return
                 await while_valid(session, self._look_on(session))
             except PermissionDenied:
                 return  # no rights to these keys: everybody tries at once
             except (CoordError, SessionError):
                 await self._home.pause(_RETRY_LOW_S, _RETRY_HIGH_S)
 
-    async def _enrol(self, session: Session) -> None:
+    async def _enrol(self, session: Session) -> bool:
+        """Put our key; say whether we go on."""
+        if self._ended:
+            return False
         key = self._prefix + format(session.lease_id, "x").encode()
-        await self._home.txn.run(
-            (), (op.put(key, b"", lease=session.lease_id),), repeat=Repeat.IDEMPOTENT
-        )
         self._mine = key, session.lease_id
+        self._is_putting = True
+        try:
+            await self._home.txn.run(
+                (), (op.put(key, b"", lease=session.lease_id),), repeat=Repeat.IDEMPOTENT
+            )
+        finally:
+            self._is_putting = False
+        return not self._ended
 
     async def _look_on(self, session: Session) -> None:
         own = self._prefix + format(session.lease_id, "x").encode()

@@ -72,6 +72,10 @@ class WorkItem(Grant[work_queue.WorkItem]):
         """Give the item back; it may be claimed again in ``delay`` seconds, None: as the queue's backoff says."""
         self._portal.call(self._async.nack(delay=delay, reason=reason, refund=refund))
 
+    def extend(self, *, timeout: float | None = None) -> float:
+        """Begin the time of this claim anew; return for how many seconds it is surely valid."""
+        return self._portal.call(self._async.extend(timeout=timeout))
+
     def __enter__(self) -> Self:
         """Return the item; the block's end decides about it."""
         return self

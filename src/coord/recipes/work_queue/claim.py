@@ -19,11 +19,13 @@ from coord.errors import (
     LeaseNotFound,
     LostError,
     NotHeld,
+    SessionError,
     Unavailable,
 )
 from coord.grants import Grant, Hold
 from coord.recipes.work_queue.errors import ClaimLost
 from coord.recipes.work_queue.layout import Attempts, is_tombstone_of, text_of, tombstone
+from coord.recipes.work_queue.visibility import Visibility
 from coord.signals import OneShot
 from coord.store import operations as op
 from coord.store.caller import Repeat
@@ -236,6 +238,22 @@ class WorkItem(Grant):
             return 0
 
         await self._end(back)
+
+    async def extend(self, *, timeout: float | None = None) -> float:
+        """Begin the time of this claim anew; return for how many seconds it is surely valid.
+
+        Only for a queue with ``claim="visibility"``, whose claims end after so many seconds; else the session's
+        renewals do it, and this raises :class:`InvalidArgument`. Raises :class:`ClaimLost` when it has ended.
+        """
+        self.check()
+        session = self.session
+        if not isinstance(session, Visibility):
+            raise InvalidArgument('extend() is for a work queue with claim="visibility"')
+        try:
+            return await self._home.run(session.extend(timeout))
+        except SessionError:
+            self.check()
+            raise ClaimLost(self.name, self.token, "its time is over") from None
 
     async def _end(self, make: Callable[[], Coroutine[Any, Any, int]]) -> int:
         self.check()

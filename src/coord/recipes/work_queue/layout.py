@@ -81,7 +81,7 @@ class Conf:
 
     max_attempts: int
     claim: str
-    visibility: float
+    visibility: int
     dedup_window: float
 
     def fields(self) -> dict[str, object]:

@@ -65,13 +65,18 @@ class WorkQueue:
         name: str | bytes,
         *,
         max_attempts: int = 5,
-        claim: Literal["session"] = "session",
+        claim: Literal["session", "visibility"] = "session",
+        visibility: int = 30,
         backoff: Backoff | None = None,
         dedup_window: float = 60,
         session: Session | None = None,
     ) -> None:
         if max_attempts < 1:
             raise InvalidArgument(f"max_attempts must be at least 1, not {max_attempts}")
+        if claim not in {"session", "visibility"}:
+            raise InvalidArgument(f'claim is "session" or "visibility", not {claim!r}')
+        if visibility < 1:
+            raise InvalidArgument(f"visibility must be at least 1 second, not {visibility}")
         if dedup_window < 1:
             raise InvalidArgument(f"dedup_window must be at least 1 second, not {dedup_window}")
         self._home = home
@@ -79,7 +84,12 @@ class WorkQueue:
         """The name, as it stands in the store."""
         self._text = self.name.decode(errors="backslashreplace")
         self._layout = Layout(self.name)
-        conf = Conf(max_attempts=max_attempts, claim=claim, visibility=0, dedup_window=dedup_window)
+        conf = Conf(
+            max_attempts=max_attempts,
+            claim=claim,
+            visibility=visibility if claim == "visibility" else 0,
+            dedup_window=dedup_window,
+        )
         self._receiver = Receiver(
             home,
             mirrors,

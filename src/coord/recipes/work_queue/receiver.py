@@ -28,6 +28,7 @@ from coord.recipes.work_queue.claim import Claim, WorkItem
 from coord.recipes.work_queue.errors import ConfMismatch
 from coord.recipes.work_queue.layout import Attempts, envelope, parse
 from coord.recipes.work_queue.tombstones import Tombstones
+from coord.recipes.work_queue.visibility import Visibility
 from coord.runtime import process_identity
 from coord.store import comparing as compare
 from coord.store import operations as op
@@ -91,6 +92,7 @@ class Receiver:
         self._view: Cache[bytes] | None = None
         self._follower: asyncio.Task[object] | None = None
         self._enrolled: Session | None = None
+        self._enrolling: asyncio.Task[object] | None = None
         self._one_by_one = False
         self._failed: CoordError | None = None
         self._closed = False
@@ -182,7 +184,7 @@ class Receiver:
         session.check()
         if self._enrolled is not session:
             self._enrolled = session
-            self._home.background(self._enrol(session), name="work-consumer")
+            self._enrolling = self._home.background(self._enrol(session), name="work-consumer")
         return session
 
     async def _enrol(self, session: Session) -> None:
@@ -252,20 +254,56 @@ class Receiver:
                 await self._bury(candidate)
             alive = [c for c in wanted if c.attempts.n < self._conf.max_attempts]
             return await self._claim(session, alive) if alive else []
+        except (Unavailable, CoordTimeout):
+            await self._pause()
+            return []
         except CoordError as error:
             return error
 
     async def _claim(self, session: Session, wanted: list[Candidate]) -> list[WorkItem]:
         """Claim all of ``wanted`` in one transaction, sent until the store says what became of it."""
         nonce = format(self._home.env.rand.bits(64), "016x")
-        when, then = self._claiming(session, wanted, nonce)
+        holders = await self._holders(session, len(wanted))
+        items: list[WorkItem] = []
+        try:
+            token = await self._token(session, holders, wanted, nonce)
+            if token:
+                items = [self._hold(h, c, token) for h, c in zip(holders, wanted, strict=True)]
+            return items
+        finally:
+            if not items:
+                self._end_own(holders)
+
+    async def _holders(self, session: Session, count: int) -> list[Session]:
+        """Return whom each of the claims lives with."""
+        if self._conf.claim == "session":
+            return [session] * count
+        made: list[Session] = []
+        try:
+            for _ in range(count):
+                claim = Visibility(self._home, self._conf.visibility)
+                await claim.open()
+                made.append(claim)
+        except BaseException:
+            self._end_own(made)
+            raise
+        return made
+
+    def _end_own(self, holders: list[Session]) -> None:
+        for holder in holders:
+            if isinstance(holder, Visibility):
+                self._home.background(holder.shut(), name="work-visibility")
+
+    async def _token(
+        self, session: Session, holders: list[Session], wanted: list[Candidate], nonce: str
+    ) -> int:
+        """Send the claims until the store says what became of them; return their token, 0 if we have not got them."""
+        when, then = self._claiming(holders, wanted, nonce)
         first = self._layout.claims + wanted[0].id
         doubtful = False
-        token = 0
         while True:
             if not self._receivers:
-                token = await self._give_up(wanted[0], nonce) if doubtful else 0
-                break
+                return await self._give_up(wanted[0], nonce) if doubtful else 0
             try:
                 result = await while_valid(
                     session,
@@ -276,6 +314,8 @@ class Receiver:
             except (Unavailable, CoordTimeout):
                 pass
             except LeaseNotFound:
+                if holders[0] is not session:
+                    return 0  # took longer than a claim may last
                 session.expire("lease not found")
                 session.check()
                 raise
@@ -283,11 +323,8 @@ class Receiver:
                 found = () if result.succeeded else result.range(0).items
                 token = result.revision if result.succeeded else _token(found, nonce)
                 self._note(wanted, token)
-                break
+                return token
             await while_valid(session, self._home.pause(RETRY_LOW_S, RETRY_HIGH_S))
-        if not token:
-            return []
-        return [self._hold(session, candidate, token) for candidate in wanted]
 
     def _note(self, wanted: list[Candidate], token: int) -> None:
         """Draw the conclusions from the store's answer."""
@@ -304,7 +341,7 @@ class Receiver:
             self._one_by_one = True  # one of them is gone, and the others may not be
 
     def _claiming(
-        self, session: Session, wanted: list[Candidate], nonce: str
+        self, holders: list[Session], wanted: list[Candidate], nonce: str
     ) -> tuple[tuple[Compare, ...], tuple[Op, ...]]:
         host, pid = process_identity()
         entry: dict[str, object] = {"v": 1, "nonce": nonce, "host": host, "pid": pid}
@@ -312,11 +349,11 @@ class Receiver:
         value = _to_json(entry | entry_context()).encode()
         when: list[Compare] = []
         then: list[Op] = []
-        for candidate in wanted:
+        for holder, candidate in zip(holders, wanted, strict=True):
             when += self._unclaimed(candidate)
             attempts = Attempts(candidate.attempts.n + 1, candidate.attempts.last_error)
             then += [
-                op.put(self._layout.claims + candidate.id, value, lease=session.lease_id),
+                op.put(self._layout.claims + candidate.id, value, lease=holder.lease_id),
                 op.put(self._layout.attempts + candidate.id, attempts.encode()),
             ]
             if candidate.is_delayed:
@@ -363,6 +400,7 @@ class Receiver:
         def ended() -> None:
             if self._held.get(candidate.id) is item:
                 del self._held[candidate.id]
+            self._end_own([session])
 
         item.ended.watch(ended)
         return item
@@ -492,6 +530,8 @@ class Receiver:
         session, self._enrolled = self._enrolled, None
         if session is not None and session.valid_for() > 0:
             key = self._own_key(session)
+            if self._enrolling is not None:  # else it may land after we have taken it away
+                await asyncio.wait({self._enrolling}, timeout=1.0)
             with contextlib.suppress(CoordError):  # it goes with its lease
                 await self._home.txn.run(
                     (compare.lease(key) == session.lease_id,),
