@@ -62,6 +62,7 @@ class Claim(Entry):
         token: int,
         tombstones: Tombstones,
         backoff: Backoff,
+        given_back: Callable[[int], None],
     ) -> None:
         key = layout.claims + candidate.id
         super().__init__(home, session, name, key, recipe=WORK_QUEUE, is_ours=lambda _: True)
@@ -72,6 +73,7 @@ class Claim(Entry):
         self.attempts = Attempts(candidate.attempts.n + 1, candidate.attempts.last_error)
         self._tombstones = tombstones
         self._backoff = backoff
+        self._given_back = given_back
 
     async def ack(self, also: tuple[Op, ...], timeout: float | None) -> int:
         """End the item, together with ``also``; return the revision at which that happened.
@@ -164,6 +166,7 @@ class Claim(Entry):
                 pass
             else:
                 if result.succeeded or doubtful:
+                    self._given_back(result.revision if result.succeeded else 0)
                     return  # if doubtful: given back, by this or by the end of the lease
                 raise ClaimLost(self.text, self.token, "revoked")
             await self._home.pause(RETRY_LOW_S, RETRY_HIGH_S)

@@ -131,6 +131,8 @@ class WorkQueue:
             self._put_ops(item_id, value, delay, at),
             timeout=timeout,
         )
+        if done.applied:
+            self._receiver.note_own(done.revision)
         return WorkReceipt(id=text_of(item_id), revision=done.revision, duplicate=not done.applied)
 
     def put_ops(

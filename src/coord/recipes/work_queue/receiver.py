@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 _LIMITS = Limits(max_keys=1_000_000, max_bytes=1 << 30)
 # A wall clock may be set while somebody waits for it.
 _LONGEST_WAIT_S = 30.0
+_CATCH_UP_S = 1.0
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 Claimed = list[WorkItem] | CoordError
@@ -94,6 +95,8 @@ class Receiver:
         self._enrolled: Session | None = None
         self._enrolling: asyncio.Task[object] | None = None
         self._one_by_one = False
+        self._own_revision = 0
+        self._shown_revision = 0
         self._failed: CoordError | None = None
         self._closed = False
         self._forget: Callable[[], None] | None = None
@@ -208,6 +211,9 @@ class Receiver:
                 await self._open()
                 continue
             self._news.clear()
+            if self._shown_revision < self._own_revision:
+                await self._catch_up()
+                continue
             snapshot, now, wall = view.snapshot(), self._clock.mono(), self._home.env.clock.wall()
             self._agenda.promote(snapshot, now, wall)
             wanted, within = self._choose(most, now)
@@ -219,6 +225,20 @@ class Receiver:
                 async with asyncio.timeout(max(0.0, min(waits))):
                     await self._news.wait()
         return []
+
+    def note_own(self, revision: int) -> None:
+        """Take note of a change of ours, which what is claimed from now on should reckon with. From any thread."""
+        self._own_revision = max(self._own_revision, revision)
+
+    async def _catch_up(self) -> None:
+        """Wait until the view shows our own changes, but not for long: it saves a surprise and nothing else."""
+        wanted = self._own_revision
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_S):
+                await self._news.wait()
+                return
+        if self._own_revision == wanted:
+            self._own_revision = 0
 
     def _choose(self, most: int, now: float) -> tuple[list[Candidate], float | None]:
         """Return the items whose turn it is, or after how many seconds it may be that of one."""
@@ -394,6 +414,7 @@ class Receiver:
             token=token,
             tombstones=self._tombstones,
             backoff=self._backoff,
+            given_back=self.note_own,
         )
         item = self._held[candidate.id] = WorkItem(self._home, claim)
 
@@ -441,6 +462,7 @@ class Receiver:
         changes = view.changes()
         wall = self._home.env.clock.wall()
         self._agenda.start(view.snapshot(), self._clock.mono(), wall)
+        self._shown_revision = view.as_of
         self._view = view
         self._note_consumers()
         self._follower = self._home.background(self._follow(changes), name="work-view")
@@ -478,6 +500,7 @@ class Receiver:
                     return
                 now, wall = self._clock.mono(), self._home.env.clock.wall()
                 self._agenda.feed(batch, view.snapshot(), now, wall)
+                self._shown_revision = batch.revision
                 if any(change.key.startswith(self._layout.consumers) for change in batch.changes):
                     self._note_consumers()
                 self._find_revoked()
