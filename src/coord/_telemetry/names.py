@@ -100,7 +100,7 @@ SPANS: dict[str, tuple[str, ...]] = {
     SESSION.wait: (NAME, OUTCOME, ERROR_TYPE),
     QUEUES.wait: (NAME, OUTCOME, ERROR_TYPE),
     QUEUES.attempt: (NAME, OUTCOME, ERROR_TYPE),
-    WORK_QUEUE.wait: (NAME, OUTCOME, ERROR_TYPE),
+    WORK_QUEUE.wait: (NAME, OUTCOME, TOKEN, ERROR_TYPE),
     WORK_QUEUE.hold: _HOLD,
     WATCH: (WATCH_KEY, WATCH_END),
 }
