@@ -88,6 +88,7 @@ async def test_what_comes_back_keeps_its_place(client: coord.Client, prefix: str
         third = await one(queue)
         assert (third.value, third.attempt) == (b"0", 2)
         assert await third.release() is True  # as a refund
+        assert third.ended.is_set()
         assert (await one(queue)).attempt == 2
 
 
@@ -428,7 +429,13 @@ async def test_claims_with_times_of_their_own(client: coord.Client, prefix: str)
         item = await _put_and_claim(plain, "x")
         with pytest.raises(coord.InvalidArgument):
             await item.extend()
-    for wrong in ({"claim": "lease"}, {"visibility": 0}, {"max_attempts": 0}, {"dedup_window": 0}):
+    for wrong in (
+        {"claim": "lease"},
+        {"visibility": 0},
+        {"max_attempts": 0},
+        {"dedup_window": 0},
+        {"max_processing": 0},
+    ):
         with pytest.raises(coord.InvalidArgument):
             client.work_queue(name, **wrong)  # pyright: ignore[reportArgumentType]
 

@@ -340,6 +340,20 @@ async def test_a_body_is_cancelled_when_its_session_expires(inline: coord.Client
     await queue.close()
 
 
+async def test_work_that_takes_too_long_is_ended_and_its_item_given_back(
+    inline: coord.Client,
+) -> None:
+    async with await warm(inline, max_processing=0.05) as queue:
+        await queue.put("a")
+        with pytest.raises(coord.ClaimLost, match="worked on for more than"):
+            async with await one(queue):
+                await asyncio.Event().wait()
+        again = await one(queue)
+        assert (again.attempt, again.last_error) == (2, "worked on for more than 0.05 s")
+        await again.ack()
+        assert (await queue.stats()).items == 0
+
+
 async def test_receiving_goes_on_with_a_new_default_session(inline: coord.Client) -> None:
     async with await warm(inline) as queue:
         waiting = asyncio.ensure_future(queue.receive())

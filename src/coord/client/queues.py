@@ -39,6 +39,7 @@ class QueueCalls:
         max_attempts: int = 5,
         claim: Literal["session", "visibility"] = "session",
         visibility: int = 30,
+        max_processing: float | None = None,
         backoff: Backoff | None = None,
         dedup_window: float = 60,
         session: Session | None = None,
@@ -50,7 +51,8 @@ class QueueCalls:
         its item was done.
         Claims last as long as the session, None: the client's default one. With ``claim="visibility"`` each has a lease
         of its own, of ``visibility`` seconds, which only ``item.extend()`` makes longer: for workers that may hang.
-        All consumers of a queue must agree on all of these but the backoff and the session.
+        Work that takes longer than ``max_processing`` seconds is ended here, as after a loss, and its item given back.
+        All consumers of a queue must agree on all of these but the backoff, the session and ``max_processing``.
         """
         return WorkQueue(
             self._home,
@@ -59,6 +61,7 @@ class QueueCalls:
             max_attempts=max_attempts,
             claim=claim,
             visibility=visibility,
+            max_processing=max_processing,
             backoff=backoff,
             dedup_window=dedup_window,
             session=session,

@@ -188,7 +188,9 @@ class WorkItem(Grant):
 
     lost_error: type[LostError] = ClaimLost
 
-    def __init__(self, home: Coordination, claim: Claim) -> None:
+    def __init__(
+        self, home: Coordination, claim: Claim, *, max_processing: float | None = None
+    ) -> None:
         super().__init__(home, claim, None)
         self._claim = claim
         self.id: str = text_of(claim.id)
@@ -204,6 +206,11 @@ class WorkItem(Grant):
         self._also: list[Op] = []
         self._ending = False
         self._handling: _Handling | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        if max_processing is not None:
+            loop = asyncio.get_running_loop()
+            self._limit = loop.call_later(max_processing, self._overdue, max_processing)
+            self.ended.watch(self._limit.cancel)
         self.lost.watch(lambda: self.ended.set("lost"))
 
     # -- ends ------------------------------------------------------------------------------------------------------
@@ -302,6 +309,19 @@ class WorkItem(Grant):
         self._stop_watching()
         self.ended.set("done")
 
+    def _overdue(self, seconds: float) -> None:
+        """Give back what has been worked on for too long, and end the work. On the runtime's loop."""
+        if self._ending or self._released or self.lost.is_set():
+            return
+        reason = f"worked on for more than {seconds:g} s"
+        self._lose(reason)
+
+        async def back() -> None:
+            with contextlib.suppress(CoordError):  # else the end of the lease gives it back
+                await self._claim.nack(None, reason, refund=False)
+
+        self._home.background(back(), name="work-overdue")
+
     # -- what the receiver sees ------------------------------------------------------------------------------------
 
     @override
@@ -314,9 +334,12 @@ class WorkItem(Grant):
             self._lose("revoked")
 
     @override
-    async def _give_back(self) -> None:
+    async def _release(self) -> bool:
+        if self.lost.is_set():
+            self._finish()  # the key is gone, or _overdue() gives it back
+            return False
         try:
-            await super()._give_back()
+            return await super()._release()
         finally:
             self.ended.set("released")
 

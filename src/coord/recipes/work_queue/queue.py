@@ -67,6 +67,7 @@ class WorkQueue:
         max_attempts: int = 5,
         claim: Literal["session", "visibility"] = "session",
         visibility: int = 30,
+        max_processing: float | None = None,
         backoff: Backoff | None = None,
         dedup_window: float = 60,
         session: Session | None = None,
@@ -77,6 +78,8 @@ class WorkQueue:
             raise InvalidArgument(f'claim is "session" or "visibility", not {claim!r}')
         if visibility < 1:
             raise InvalidArgument(f"visibility must be at least 1 second, not {visibility}")
+        if max_processing is not None and not max_processing > 0:
+            raise InvalidArgument(f"max_processing must be positive seconds, not {max_processing}")
         if dedup_window < 1:
             raise InvalidArgument(f"dedup_window must be at least 1 second, not {dedup_window}")
         self._home = home
@@ -98,6 +101,7 @@ class WorkQueue:
             conf,
             backoff=Backoff() if backoff is None else backoff,
             session=session,
+            max_processing=max_processing,
         )
 
     # -- putting ---------------------------------------------------------------------------------------------------

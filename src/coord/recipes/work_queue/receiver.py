@@ -72,7 +72,9 @@ class Receiver:
         *,
         backoff: Backoff,
         session: Session | None,
+        max_processing: float | None,
     ) -> None:
+        self._max_processing = max_processing
         self._home = home
         self._mirrors = mirrors
         self._name = name
@@ -416,7 +418,9 @@ class Receiver:
             backoff=self._backoff,
             given_back=self.note_own,
         )
-        item = self._held[candidate.id] = WorkItem(self._home, claim)
+        item = self._held[candidate.id] = WorkItem(
+            self._home, claim, max_processing=self._max_processing
+        )
 
         def ended() -> None:
             if self._held.get(candidate.id) is item:
