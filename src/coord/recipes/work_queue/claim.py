@@ -67,10 +67,10 @@ class Claim(Entry):
         key = layout.claims + candidate.id
         super().__init__(home, session, name, key, recipe=WORK_QUEUE, is_ours=lambda _: True)
         self.token: int = token
-        self.layout = layout
+        self.layout: Layout = layout
         self.id: bytes = candidate.id
         self.value: bytes = candidate.item.value
-        self.attempts = Attempts(candidate.attempts.n + 1, candidate.attempts.last_error)
+        self.attempts: Attempts = Attempts(candidate.attempts.n + 1, candidate.attempts.last_error)
         self._tombstones = tombstones
         self._backoff = backoff
         self._given_back = given_back

@@ -20,7 +20,7 @@ class Tombstones:
 
     def __init__(self, home: Coordination, window_s: float) -> None:
         self._home = home
-        self.window_s = window_s
+        self.window_s: float = window_s
         self._lease = 0
         self._fresh_until = 0.0
         self._granting = asyncio.Lock()
