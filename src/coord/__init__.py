@@ -92,6 +92,14 @@ if TYPE_CHECKING:
     from coord.recipes.atomic import AtomicValue, Conflict, Versioned
     from coord.recipes.config import Config, ConfigInvalid, ConfigState, ConfigUnavailable
     from coord.recipes.counter import Counter, IdAllocator, NotANumber, Overflow, ShardedCounter
+    from coord.recipes.queues import (
+        BadPriority,
+        DelayQueue,
+        PriorityQueue,
+        Queue,
+        QueueEmpty,
+        QueueItem,
+    )
     from coord.recipes.rate_limiter import LimiterMismatch, RateLimiter, RateLimitTimeout
     from coord.recipes.rwlock import (
         ReadGrant,
@@ -113,6 +121,17 @@ if TYPE_CHECKING:
         SemaphoreTimeout,
     )
     from coord.recipes.topic import CursorBusy, Gap, Message, Subscription, Topic
+    from coord.recipes.work_queue import (
+        Backoff,
+        ClaimLost,
+        ConfMismatch,
+        DeadLetter,
+        ReceiveTimeout,
+        WorkItem,
+        WorkQueue,
+        WorkReceipt,
+        WorkStats,
+    )
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
@@ -239,6 +258,25 @@ _HOMES = {
     "coord.recipes.rate_limiter": ("LimiterMismatch", "RateLimitTimeout", "RateLimiter"),
     "coord.recipes.topic": ("CursorBusy", "Gap", "Message", "Subscription", "Topic"),
     "coord.session": ("Session", "SessionState"),
+    "coord.recipes.queues": (
+        "BadPriority",
+        "DelayQueue",
+        "PriorityQueue",
+        "Queue",
+        "QueueEmpty",
+        "QueueItem",
+    ),
+    "coord.recipes.work_queue": (
+        "Backoff",
+        "ClaimLost",
+        "ConfMismatch",
+        "DeadLetter",
+        "ReceiveTimeout",
+        "WorkItem",
+        "WorkQueue",
+        "WorkReceipt",
+        "WorkStats",
+    ),
     "coord.store.batch": ("Batch", "Pending"),
     "coord.store.comparing": ("Compare", "Operand"),
     "coord.store.auth": ("Access", "AuthStatus", "Permission", "RoleInfo", "UserInfo"),
@@ -314,6 +352,8 @@ __all__ = [
     "AtomicValue",
     "Auth",
     "AuthStatus",
+    "Backoff",
+    "BadPriority",
     "Batch",
     "BatchFailed",
     "Cache",
@@ -324,6 +364,7 @@ __all__ = [
     "CacheSnapshot",
     "CacheTimeout",
     "CampaignTimeout",
+    "ClaimLost",
     "Client",
     "ClientClosed",
     "ClientExplanation",
@@ -331,6 +372,7 @@ __all__ = [
     "Codec",
     "Compacted",
     "Compare",
+    "ConfMismatch",
     "Config",
     "ConfigInvalid",
     "ConfigState",
@@ -344,7 +386,9 @@ __all__ = [
     "CoordWarning",
     "Counter",
     "CursorBusy",
+    "DeadLetter",
     "DecodeError",
+    "DelayQueue",
     "DeleteResult",
     "DowngradeAction",
     "Election",
@@ -403,8 +447,12 @@ __all__ = [
     "PermitEntry",
     "PermitLost",
     "Place",
+    "PriorityQueue",
     "ProtocolError",
     "PutResult",
+    "Queue",
+    "QueueEmpty",
+    "QueueItem",
     "RWEntry",
     "RWLock",
     "RWState",
@@ -413,6 +461,7 @@ __all__ = [
     "RateLimiter",
     "ReadGrant",
     "ReadLock",
+    "ReceiveTimeout",
     "RequestRefused",
     "RightsWarning",
     "RoleExists",
@@ -462,6 +511,10 @@ __all__ = [
     "WatchEvent",
     "WatchFilter",
     "WatchReport",
+    "WorkItem",
+    "WorkQueue",
+    "WorkReceipt",
+    "WorkStats",
     "WriteGrant",
     "WriteLock",
     "__version__",

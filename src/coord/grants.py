@@ -338,8 +338,18 @@ class Hold(Generic[G]):
             lost = grant.lost_error(grant.name, grant.token, _OVERDUE)
         if self._unwatch is not None:
             self._on_runtime(self._unwatch)
-        await grant.release()
         if lost is None:
+            await self._finish(grant, kind, error)
             return
+        await grant.release()
         if kind is None or (ours and kind is asyncio.CancelledError):
             raise lost from error
+
+    async def _finish(
+        self,
+        grant: G,
+        kind: type[BaseException] | None,  # noqa: ARG002 - for what is not only released
+        error: BaseException | None,  # noqa: ARG002
+    ) -> None:
+        """Do with a grant what the end of its block says."""
+        await grant.release()

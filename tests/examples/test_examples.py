@@ -51,6 +51,16 @@ PRINTS = {
         "and three more, in their time",
         "not within a millisecond",
     ],
+    "examples/queues.py": [
+        "waiting: 3",
+        "got first",
+        "got second",
+        "got third",
+        "left: None",
+        "most urgent: put out the fire",
+        "yet: None",
+        "later: tea is ready",
+    ],
     "examples/session.py": ["valid: True", "present: True", "present: False"],
     "examples/sync_mutex.py": ["holding, token is positive: True", "hello"],
     "examples/testing.py": [
@@ -64,6 +74,12 @@ PRINTS = {
         "put examples/watch/a 1",
         "put examples/watch/b 2",
         "delete examples/watch/a ",
+    ],
+    "examples/work_queue.py": [
+        "put twice, there once: True",
+        "attempt 2 after 'the printer is out of paper'",
+        "done: invoice 7",
+        "left: 0",
     ],
     "recipes/fenced_db_writer.py": [
         "the late writer was refused",

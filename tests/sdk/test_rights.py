@@ -105,3 +105,29 @@ async def test_the_next_attempt_is_not_mistaken_for_a_late_copy() -> None:
             async with mutex.hold(timeout=10) as grant:
                 await asyncio.wait([asyncio.ensure_future(grant.lost.wait())], timeout=1.5)
                 grant.check()
+
+
+async def test_a_user_without_rights_on_the_markers_uses_queues_all_the_same(
+    narrow: coord.Client,
+) -> None:
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        async with narrow.queue("app/q") as queue, narrow.work_queue("app/w") as work:
+            for n in range(3):
+                await queue.put(f"{n}")
+                await work.put(f"{n}")
+            got = [(await queue.get(timeout=10)).value for _ in range(3)]
+            assert got == [b"0", b"1", b"2"]
+            with pytest.raises(coord.QueueEmpty):
+                await queue.get(timeout=0.1)
+            for n in range(3):
+                (item,) = await work.receive(timeout=10)
+                async with item:
+                    assert item.value == str(n).encode()
+            # A lost answer is not cleared up then, and said to be lost.
+            await queue.put("x")
+            faulty = make_faulty(narrow)
+            faulty.plan.append(Fault.LOSE_REPLY)
+            with pytest.raises(coord.AmbiguousResult):
+                await queue.get(timeout=10)
+            assert await queue.size() == 0

@@ -18,6 +18,7 @@ INTERNAL = {
     "AtomicValue.updating",
     "AtomicValue.versioned",
     "Grant.discard",
+    "HandOff.give_back",
     "Mutex.acquire_for",
     "Mutex.try_acquire_for",
     "MutexGrant.enter_again",
@@ -43,6 +44,8 @@ INTERNAL = {
     "_Side.try_acquire_for",
     "Semaphore.acquire_for",
     "Semaphore.try_acquire_for",
+    "WorkItem.revoke",
+    "WorkQueue.give_back",
 }
 # `connect()` is done when it returns, so there is nothing between it and the client.
 WITHOUT_TWIN = {"Connecting"}

@@ -461,3 +461,30 @@ async def test_the_holder_is_read_only_for_those_who_record(
             assert ("traceparent" in json.loads(entry.value)) is (tracers is not None)
             await grant.release()
     assert operations == [3, 1, 2, 1, 2, 1]
+
+
+async def test_queues_tell_of_their_waits_and_a_job_of_its_hold(
+    listener: Listener, client: coord.Client, prefix: str
+) -> None:
+    async with client.queue(prefix + "q") as queue, client.work_queue(prefix + "w") as work:
+        await queue.put("a")
+        await work.put("a")
+        await queue.get()
+        assert await queue.try_get() is None
+        with pytest.raises(coord.QueueEmpty):
+            await queue.get(timeout=0.05)
+        (item,) = await work.receive()
+        async with item:
+            pass
+    name = {"coord.name": prefix + "q"}
+    got, empty = listener.named("coord.queue.get")
+    assert attributes_of(got) == {**name, "coord.outcome": "granted"}
+    assert attributes_of(empty)["coord.outcome"] == "timeout"
+    refused = {**name, "coord.outcome": "refused"}
+    assert attributes_of(listener.one("coord.queue.try_get")) == refused
+    received = listener.one("coord.work_queue.receive")
+    assert attributes_of(received)["coord.outcome"] == "granted"
+    held = attributes_of(listener.one("coord.work_queue.handle"))
+    assert (held["coord.name"], held["coord.token"]) == (prefix + "w", item.token)
+    assert listener.count("coord.client.hold.duration", coord__recipe="work_queue") == 1
+    listener.check_names()

@@ -181,6 +181,23 @@ GROUPS = (
         names=("coord.RateLimiter",),
     ),
     Group(
+        slug="queues",
+        title="Queues",
+        about="Items handed over, each to one taker; and jobs that survive whoever works on them.",
+        names=(
+            "coord.Queue",
+            "coord.PriorityQueue",
+            "coord.DelayQueue",
+            "coord.QueueItem",
+            "coord.WorkQueue",
+            "coord.WorkItem",
+            "coord.WorkReceipt",
+            "coord.WorkStats",
+            "coord.DeadLetter",
+            "coord.Backoff",
+        ),
+    ),
+    Group(
         slug="auth",
         title="Users and rights",
         about="Who may do what.",
@@ -258,6 +275,7 @@ HIDDEN = frozenset(
         "AtomicValue.updating",
         "AtomicValue.versioned",
         "Grant.discard",
+        "HandOff.give_back",
         "Mutex.acquire_for",
         "Mutex.try_acquire_for",
         "MutexGrant.enter_again",
@@ -283,6 +301,8 @@ HIDDEN = frozenset(
         "_Side.try_acquire_for",
         "Semaphore.acquire_for",
         "Semaphore.try_acquire_for",
+        "WorkItem.revoke",
+        "WorkQueue.give_back",
     }
 )
 """Members that other rooms call and applications do not, as in ``tests/sdk/test_sync_parity.py``."""

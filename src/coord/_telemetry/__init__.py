@@ -13,7 +13,17 @@ Values of keys never appear; names only in spans, cut to a bounded length, never
 """
 
 from coord._telemetry.calls import note_retry, observed_call
-from coord._telemetry.names import ELECTION, MUTEX, RATE_LIMITER, RWLOCK, SEMAPHORE, SESSION, Recipe
+from coord._telemetry.names import (
+    ELECTION,
+    MUTEX,
+    QUEUES,
+    RATE_LIMITER,
+    RWLOCK,
+    SEMAPHORE,
+    SESSION,
+    WORK_QUEUE,
+    Recipe,
+)
 from coord._telemetry.notes import (
     note_cleanup,
     note_connection,
@@ -40,10 +50,12 @@ from coord._telemetry.watches import watch_span
 __all__ = [
     "ELECTION",
     "MUTEX",
+    "QUEUES",
     "RATE_LIMITER",
     "RWLOCK",
     "SEMAPHORE",
     "SESSION",
+    "WORK_QUEUE",
     "HoldSpan",
     "Recipe",
     "Telemetry",

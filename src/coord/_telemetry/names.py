@@ -96,6 +96,10 @@ SEMAPHORE = Recipe(
     hold="coord.semaphore.hold",
     carries_trace=True,
 )
+QUEUES = Recipe(name="queue", wait="coord.queue.get", attempt="coord.queue.try_get")
+WORK_QUEUE = Recipe(
+    name="work_queue", wait="coord.work_queue.receive", hold="coord.work_queue.handle"
+)
 
 WATCH = "coord.watch"
 # The span of a call or stream is called by its path.
@@ -121,6 +125,10 @@ SPANS: dict[str, tuple[str, ...]] = {
     SEMAPHORE.wait: _WAIT,
     SEMAPHORE.attempt: _WAIT,
     SEMAPHORE.hold: _HOLD,
+    QUEUES.wait: (NAME, OUTCOME, ERROR_TYPE),
+    QUEUES.attempt: (NAME, OUTCOME, ERROR_TYPE),
+    WORK_QUEUE.wait: (NAME, OUTCOME, TOKEN, ERROR_TYPE),
+    WORK_QUEUE.hold: _HOLD,
     WATCH: (WATCH_KEY, WATCH_END),
 }
 """Which attributes a span may have."""

@@ -57,6 +57,7 @@ _COMMANDS = {
     "counter": _Entry("cells", "counter", "Read, add to and set shared numbers."),
     "config": _Entry("cells", "config", "Show, publish and roll back configuration."),
     "topic": _Entry("topics", "topic", "Publish messages, and show them."),
+    "queue": _Entry("queues", "queue", "Put and take items, work on jobs."),
     "status": _Entry("cluster", "status", "Show the state of each endpoint."),
     "endpoint": _Entry("cluster", "endpoint", "State and health of each endpoint."),
     "member": _Entry("cluster", "member", "Show the members of the cluster."),

@@ -44,11 +44,11 @@ class Signals:
 
     def receive(self, number: signal.Signals) -> None:
         """Take note of a signal, or hand it to who wants it."""
-        if self.on_signal is not None:
-            self.on_signal(number)
-        elif number in _ENDING:
+        if number in _ENDING:
             self.numbers.append(number)
             self.arrived.set()
+        if self.on_signal is not None:
+            self.on_signal(number)
 
 
 @contextlib.contextmanager
@@ -135,14 +135,21 @@ async def while_running(
     command: list[str],
     told: Mapping[str, str],
     kill_after: float,
+    *,
+    given: bytes | None = None,
 ) -> int:
     """Run ``command`` while ``grant`` is held, and return its exit code, 128 + n if signal n ended it.
 
+    ``given``: what it gets on its standard input, None: ours.
     Signals are passed on to it.
     When the grant is lost it gets SIGTERM, after ``kill_after`` seconds SIGKILL, and :class:`CommandFailed` is raised.
     """
     try:
-        child = await asyncio.create_subprocess_exec(*command, env={**os.environ, **told})
+        child = await asyncio.create_subprocess_exec(
+            *command,
+            env={**os.environ, **told},
+            stdin=None if given is None else asyncio.subprocess.PIPE,
+        )
     except FileNotFoundError as error:
         raise CommandFailed(f"{command[0]}: command not found", _NOT_FOUND) from error
     except OSError as error:
@@ -153,10 +160,10 @@ async def while_running(
             _send(child, number)
 
     signals.on_signal = pass_on
-    for number in signals.numbers:  # arrived while the child was being started
+    for number in tuple(signals.numbers):  # arrived while the child was being started
         pass_on(number)
     try:
-        if not await _still_held(child.wait(), grant):
+        if not await _still_held(_feed(child, given), grant):
             await _end(child, kill_after)
             raise _lost(noun, grant)
     finally:
@@ -164,6 +171,16 @@ async def while_running(
             await _end(child, kill_after)
     code = child.returncode or 0
     return _SIGNAL_BASE - code if code < 0 else code
+
+
+async def _feed(child: Process, given: bytes | None) -> None:
+    """Write ``given`` to the child, which need not read it, and wait for its end."""
+    if given is not None and child.stdin is not None:
+        child.stdin.write(given)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await child.stdin.drain()
+        child.stdin.close()
+    await child.wait()
 
 
 async def _still_held(work: Coroutine[Any, Any, object], grant: Grant) -> bool:

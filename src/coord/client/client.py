@@ -16,6 +16,7 @@ from coord.client.endpoints import EndpointCalls
 from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
 from coord.client.live import LiveCalls
+from coord.client.queues import QueueCalls
 from coord.client.recipes import RecipeCalls
 from coord.client.shares import ShareCalls
 from coord.client.views import ViewCalls
@@ -43,6 +44,7 @@ class Client(
     ShareCalls,
     CellCalls,
     LiveCalls,
+    QueueCalls,
 ):
     """A client of one store. Made by :func:`connect`; usable from any thread and any number of event loops at once.
 

@@ -30,6 +30,7 @@ from coord.sync.config import Config
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
 from coord.sync.mutex import Mutex, MutexGrant
+from coord.sync.queues import DelayQueue, PriorityQueue, Queue
 from coord.sync.rate_limiter import RateLimiter
 from coord.sync.session import Session
 from coord.sync.shares import (
@@ -47,6 +48,7 @@ from coord.sync.topic import Message, Subscription, Topic
 from coord.sync.txn import Txn
 from coord.sync.typed import Typed, TypedWatch
 from coord.sync.watch import Watch
+from coord.sync.work_queue import WorkItem, WorkQueue
 
 __all__ = [
     "AmbiguousResult",
@@ -58,6 +60,7 @@ __all__ = [
     "Cluster",
     "Config",
     "Counter",
+    "DelayQueue",
     "Election",
     "Grant",
     "Hold",
@@ -71,6 +74,8 @@ __all__ = [
     "OneShot",
     "Pending",
     "Permit",
+    "PriorityQueue",
+    "Queue",
     "RWLock",
     "RateLimiter",
     "ReadGrant",
@@ -86,6 +91,8 @@ __all__ = [
     "Typed",
     "TypedWatch",
     "Watch",
+    "WorkItem",
+    "WorkQueue",
     "WriteGrant",
     "WriteLock",
     "connect",
