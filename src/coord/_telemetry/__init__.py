@@ -14,6 +14,7 @@ Values of keys never appear; names only in spans, cut to a bounded length, never
 
 from coord._telemetry.calls import note_retry, observed_call
 from coord._telemetry.names import ELECTION, MUTEX, RWLOCK, SEMAPHORE, SESSION, Recipe
+from coord._telemetry.names import ELECTION, MEMBERSHIP, MUTEX, REGISTRY, SESSION, Recipe
 from coord._telemetry.notes import (
     note_cleanup,
     note_connection,
@@ -39,9 +40,11 @@ from coord._telemetry.watches import watch_span
 
 __all__ = [
     "ELECTION",
+    "MEMBERSHIP",
     "MUTEX",
     "RWLOCK",
     "SEMAPHORE",
+    "REGISTRY",
     "SESSION",
     "HoldSpan",
     "Recipe",

@@ -47,6 +47,7 @@ ATTRIBUTES: dict[str, str] = {
     LEASE: "the lease id in hexadecimal, as `coord lease list` prints it",
     QUEUE_LENGTH: "how many entries were in line before ours when it was created",
     RECIPE: "`mutex`, `election`, `session`, `rwlock` or `semaphore`",
+    RECIPE: "`mutex`, `election`, `session`, `registry` or `membership`",
     OUTCOME: "waits: `granted`, `refused` (`try_acquire`), `timeout`, `cancelled` or `failed`;"
     " renewals: `ok` or `failed`; clean-ups: `done`, or `left` to the end of the lease",
     REASON: "`revoked`, `expired`, `lease_not_found`, `unhealthy`, `closed`, `orphaned` or `other`",
@@ -91,6 +92,8 @@ SEMAPHORE = Recipe(
     hold="coord.semaphore.hold",
     carries_trace=True,
 )
+REGISTRY = Recipe(name="registry", wait="coord.registry.register")
+MEMBERSHIP = Recipe(name="membership", wait="coord.membership.join")
 
 WATCH = "coord.watch"
 # The span of a call or stream is called by its path.
@@ -114,6 +117,8 @@ SPANS: dict[str, tuple[str, ...]] = {
     SEMAPHORE.wait: _WAIT,
     SEMAPHORE.attempt: _WAIT,
     SEMAPHORE.hold: _HOLD,
+    REGISTRY.wait: (NAME, OUTCOME, ERROR_TYPE),
+    MEMBERSHIP.wait: (NAME, OUTCOME, ERROR_TYPE),
     WATCH: (WATCH_KEY, WATCH_END),
 }
 """Which attributes a span may have."""
