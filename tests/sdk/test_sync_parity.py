@@ -15,11 +15,14 @@ from coord import signals
 # Of the loop that the client lives on: not for applications.
 INTERNAL = {
     "Grant.discard",
+    "GroupSeat.discard",
     "Mutex.acquire_for",
     "Mutex.try_acquire_for",
     "MutexGrant.enter_again",
     "OneShot.set",
     "OneShot.watch",
+    "Registration.begin",
+    "Registration.discard",
     "Session.attempt_limit",
     "Session.beat_on",
     "Session.confirm_lost",
@@ -40,8 +43,8 @@ INTERNAL = {
     "Semaphore.acquire_for",
     "Semaphore.try_acquire_for",
 }
-# `connect()` is done when it returns, so there is nothing between it and the client.
-WITHOUT_TWIN = {"Connecting"}
+# `connect()`, `register()` and the like are done when they return, so there is nothing between.
+WITHOUT_TWIN = {"Connecting", "Opening"}
 # Only here: an asynchronous caller wraps the read in asyncio.timeout().
 EXTRA = {"TypedWatch.read", "Watch.read"}
 # Parameters that a thread has no use for.
@@ -58,6 +61,8 @@ RETYPED = {
     "Client.session": {"liveness"},
     "Client.stm": {"fn"},
     "Election.run": {"fn"},
+    "Registry.discover": {"probe"},
+    "Registry.register": {"health"},
     "StmTxn.guard": {"grant"},
 }
 

@@ -323,7 +323,7 @@ class Membership:
             )
             return await self._home.run(waiting, discard=GroupSeat.discard)
 
-        return Opening(open_it, _leave)
+        return Opening(open_it, end_seat)
 
     async def _join(
         self,
@@ -451,7 +451,8 @@ class Membership:
         return events
 
 
-async def _leave(seat: GroupSeat, clean: bool) -> None:  # noqa: FBT001 - as Opening calls it
+async def end_seat(seat: GroupSeat, clean: bool) -> None:  # noqa: FBT001 - as Opening calls it
+    """Leave at the end of a block, and raise :class:`MemberLost` if it was ``clean`` but membership was lost."""
     reason = seat.lost.reason
     await seat.leave()
     if clean and reason is not None:

@@ -25,6 +25,10 @@ class Opening(Generic[T]):
         self._close = close
         self._made: list[T] = []
 
+    async def open(self) -> T:
+        """Open it; as awaiting it."""
+        return await self._make()
+
     def __await__(self) -> Generator[Any, None, T]:
         """Open it; its owner must close it."""
         return self._make().__await__()

@@ -27,7 +27,9 @@ from coord.sync.cache import Cache, NodeCache
 from coord.sync.client import Client, connect
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
+from coord.sync.membership import GroupSeat, Membership
 from coord.sync.mutex import Mutex, MutexGrant
+from coord.sync.registry import Registration, Registry, ServiceView
 from coord.sync.session import Session
 from coord.sync.shares import (
     Permit,
@@ -53,9 +55,11 @@ __all__ = [
     "Cluster",
     "Election",
     "Grant",
+    "GroupSeat",
     "Hold",
     "Iteration",
     "Maintenance",
+    "Membership",
     "Mutex",
     "MutexGrant",
     "NodeCache",
@@ -66,6 +70,9 @@ __all__ = [
     "ReadGrant",
     "ReadLock",
     "Semaphore",
+    "Registration",
+    "Registry",
+    "ServiceView",
     "Session",
     "StmTxn",
     "Term",
