@@ -13,7 +13,7 @@ from coord.sync._portal import Iteration, Twin
 from coord.sync.signals import OneShot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from types import TracebackType
 
     from coord.errors import DecodeError
@@ -162,9 +162,9 @@ class ServiceView(Twin[registry.ServiceView]):
         """Wait until there are at least ``n`` instances that serve, and return these."""
         return self._portal.call(self._async.wait_for(n, timeout=timeout))
 
-    def pick(self, key: str | bytes | None = None) -> Instance:
+    def pick(self, key: str | bytes | None = None, *, avoid: Collection[bytes] = ()) -> Instance:
         """Return the instance to use next. Raises :class:`coord.NoInstance`."""
-        return self._async.pick(key)
+        return self._async.pick(key, avoid=avoid)
 
     def report(self, instance: Instance, *, ok: bool, latency: float | None = None) -> None:
         """Tell how a call to ``instance`` has ended, and within how many seconds."""

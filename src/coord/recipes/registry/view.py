@@ -15,7 +15,7 @@ from coord.recipes.registry.errors import NoInstance, ServiceTimeout
 from coord.recipes.registry.instance import Instance
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
     from types import TracebackType
 
     from coord.cache import Cache, CacheBatch
@@ -285,15 +285,19 @@ class ServiceView:
 
     # -- picking ---------------------------------------------------------------------------------------------------
 
-    def pick(self, key: str | bytes | None = None) -> Instance:
+    def pick(self, key: str | bytes | None = None, *, avoid: Collection[bytes] = ()) -> Instance:
         """Return the instance to use next; ``key`` is for the ``sticky`` strategy, which needs it.
 
+        ``avoid``: keys of instances to leave out if there are others, for example those tried already.
         Instances that fail, drain or are ejected are left out as long as there are others.
         Raises :class:`NoInstance` when there is none at all.
         """
         candidates = self._candidates()
         if not candidates:
             raise NoInstance(self.service)
+        if avoid:
+            others = tuple([each for each in candidates if each.key not in avoid])
+            candidates = others or candidates
         return self._strategy.pick(candidates, key)
 
     def report(self, instance: Instance, *, ok: bool, latency: float | None = None) -> None:
