@@ -54,6 +54,11 @@ _COMMANDS = {
     "lease": _Entry("leases", "lease", "Grant, renew, show and revoke leases."),
     "lock": _Entry("locks", "lock", "Hold a lock, for as long as a command runs."),
     "elect": _Entry("locks", "elect", "Stand for election, or look on."),
+    "register": _Entry(
+        "discovery", "register", "List an instance of a service while a command runs."
+    ),
+    "services": _Entry("discovery", "services", "Show services and their instances."),
+    "members": _Entry("discovery", "members", "Show the members of a group."),
     "status": _Entry("cluster", "status", "Show the state of each endpoint."),
     "endpoint": _Entry("cluster", "endpoint", "State and health of each endpoint."),
     "member": _Entry("cluster", "member", "Show the members of the cluster."),
@@ -112,6 +117,7 @@ class _Overview(click.Group):
     epilog=(
         "Exit codes: 0 done, 1 failed, 2 no usable connection (refused logins, lease renewals), 3 unreadable input, "
         "4 unsupported, 5 ended by the server, 128 wrong arguments, 130 Ctrl-C; lock, elect, rwlock and semaphore pass "
+        "4 unsupported, 5 ended by the server, 128 wrong arguments, 130 Ctrl-C; lock, elect and register pass "
         "on the code of the command they run."
     ),
 )
