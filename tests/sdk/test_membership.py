@@ -221,3 +221,11 @@ async def test_churn_is_told_as_it_happened(client: coord.Client, prefix: str) -
                 break
         assert set(model.members) == {"end"} == set(await ids(group))
         assert model.members["end"].token == end.token
+
+
+async def test_a_look_shows_what_was_joined_before_it(client: coord.Client, prefix: str) -> None:
+    group = client.membership(prefix + "g")
+    assert await ids(group) == []
+    for number in range(10):
+        async with group.join(f"m{number}"):
+            assert f"m{number}" in await ids(group)
