@@ -170,6 +170,12 @@ GROUPS = (
         ),
     ),
     Group(
+        slug="grpc",
+        title="gRPC",
+        about="Channels over discovered instances, and servers that list themselves.",
+        names=("coord.grpc.*",),
+    ),
+    Group(
         slug="auth",
         title="Users and rights",
         about="Who may do what.",

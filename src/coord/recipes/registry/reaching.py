@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import h11
@@ -67,8 +67,7 @@ class _Visit(asyncio.Protocol):
             headers=[("host", self._host), ("connection", "close"), ("user-agent", "coord")],
         )
         data = (self._http.send(request) or b"") + (self._http.send(h11.EndOfMessage()) or b"")
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.write(data)
+        cast("asyncio.Transport", transport).write(data)  # uvloop's is none by its class
 
     @override
     def data_received(self, data: bytes) -> None:

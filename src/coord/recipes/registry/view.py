@@ -71,8 +71,15 @@ class Follower:
                     self._apply(batch)
                 self._publish()
         except CoordError as error:
+            self._end(error)
+        except asyncio.CancelledError:
+            self._end(ClientClosed("the view"))
+            raise
+
+    def _end(self, error: CoordError) -> None:
+        if self.error is None:
             self.error = error
-            self._wake()
+        self._wake()
 
     async def _next(self, changes: AsyncIterator[CacheBatch[Record]]) -> CacheBatch[Record] | None:
         """Return the next batch, or None when the brake lets somebody go before."""
@@ -142,9 +149,7 @@ class Follower:
         for task in self._tasks:
             task.cancel()
         self.cache.close()
-        if self.error is None:
-            self.error = ClientClosed("the view")
-        self._wake()
+        self._end(ClientClosed("the view"))
 
 
 @dataclass(frozen=True, slots=True)
