@@ -14,7 +14,9 @@ async def hello(request: bytes, _: object) -> bytes:
 
 async def main() -> None:
     server = grpc.aio.server()
-    methods = {"Hello": grpc.unary_unary_rpc_method_handler(hello)}
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "Hello": grpc.unary_unary_rpc_method_handler(hello)
+    }
     service = grpc.method_handlers_generic_handler("greet.Greeter", methods)
     server.add_generic_rpc_handlers((service,))
     port = server.add_insecure_port("127.0.0.1:0")

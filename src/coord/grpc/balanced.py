@@ -239,8 +239,8 @@ class BalancedChannel(grpc.aio.Channel):
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Close the channel."""
         await self.close()
