@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import coord
 from coord.client.connecting import Connecting
+from coord.recipes.registry.health import HealthPolicy
 from coord.testing import Faults
 from tests.support.faulty import Fault, Plan, make_faulty, put_under, settle
 from tests.support.proxy import Proxy
@@ -299,6 +300,48 @@ def test_a_store_that_is_back_lists_again_within_the_ttl() -> None:
             await registration.deregister()
 
     run_virtual(main)
+
+
+@pytest.mark.parametrize("policy", ["remove", "mark"])
+def test_health_that_could_not_be_written_is_written_later(policy: HealthPolicy) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with virtually(loop, 1) as (client,):
+            well = True
+            faults = Faults()
+            put_under(client, faults)
+            check = coord.HealthCheck(lambda: well, period=1, rise=1, fall=1, policy=policy)
+
+            async def listed_as() -> str:
+                found = await client.get("web/h:1")
+                return "" if found is None else str(json.loads(found.value)["Metadata"]["health"])
+
+            async with client.registry("web", ttl=600).register("h:1", health=check):
+                for well in (False, True):
+                    broken = faults.fail("Txn", times=None)
+                    await asyncio.sleep(60)
+                    broken.remove()
+                    await asyncio.sleep(60)
+                    ill = "" if policy == "remove" else "failing"
+                    assert await listed_as() == ("serving" if well else ill)
+
+    run_virtual(main)
+
+
+async def test_an_update_ends_in_time_and_is_written_later(inline: coord.Client) -> None:
+    async with inline.registry("web", ttl=60).register("h:1") as registration:
+        faults = Faults()
+        put_under(inline, faults)
+        broken = [faults.hold(method, times=None) for method in ("Txn", "LeaseGrant")]
+        with pytest.raises(coord.CoordTimeout) as caught:
+            await registration.update(weight=7, timeout=0.05)
+        assert isinstance(caught.value, TimeoutError)
+        for rule in broken:
+            rule.remove()
+            rule.release()
+        await registration.update(weight=8, timeout=WITHIN_S)
+        entry = await inline.get(registration.key)
+        assert entry is not None
+        assert json.loads(entry.value)["Metadata"]["weight"] == 8
 
 
 # -- connections ---------------------------------------------------------------------------------------------------

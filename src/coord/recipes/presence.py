@@ -245,6 +245,7 @@ class Presence:
             await self._come_back()
 
     async def _come_back(self) -> None:
+        """Put the key again, as soon as that succeeds."""
         backoff = Backoff(self._home.env.rand, _RETRY_FIRST_S, _RETRY_MAX_S)
         while True:
             try:
@@ -285,27 +286,32 @@ class Presence:
         """
         self._check()
         self._want = value
-        async with self._turn:
-            self._check()
-            try:
-                await self._adjust(timeout)
-            except KeyTaken as error:
-                self.lose(TAKEN_OVER)
-                raise NotHeld(self.text) from error
+        scope = asyncio.timeout(timeout)
+        try:
+            async with scope, self._turn:
+                self._check()
+                await self._adjust()
+        except KeyTaken as error:
+            self.lose(TAKEN_OVER)
+            raise NotHeld(self.text) from error
+        except TimeoutError as error:
+            if isinstance(error, CoordError) or not scope.expired():
+                raise
+            raise CoordTimeout(f"writing {self.text!r}", timeout) from None
 
     def _check(self) -> None:
         if self.is_over:
             raise NotHeld(self.text)
 
-    async def _adjust(self, timeout: float | None) -> None:
+    async def _adjust(self) -> None:
         if self._want is None:
             await self._disappear()
         elif self._entry is None:
             await self._appear(takeover=False)
         if self._entry is not None and self._want not in (None, self._written):
-            await self._write(self._entry, self._want or b"", timeout)
+            await self._write(self._entry, self._want or b"")
 
-    async def _write(self, entry: Entry, value: bytes, timeout: float | None) -> None:
+    async def _write(self, entry: Entry, value: bytes) -> None:
         """Write a new value over the one that we know of, so that a late copy of an older write cannot."""
         while True:
             result = await self._home.txn.run(
@@ -313,7 +319,6 @@ class Presence:
                 (op.put(self.key, value, lease=entry.session.lease_id),),
                 (op.get(self.key),),
                 repeat=Repeat.IDEMPOTENT,
-                timeout=timeout,
             )
             if result.succeeded:
                 self._written, self.revision = value, result.revision

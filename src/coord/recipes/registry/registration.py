@@ -45,6 +45,7 @@ class Registration:
         self._checker = checker
         self._is_removed_when_failing = checker is None or checker.check.policy == "remove"
         self._checking: asyncio.Task[object] | None = None
+        self._is_said = True
         self.key: bytes = presence.key
         """The key in the store."""
         self.id: str = record.id
@@ -91,14 +92,20 @@ class Registration:
         rand, period = self._home.env.rand, checker.check.period
         while not self._presence.is_over:
             await asyncio.sleep(rand.uniform(period * 0.9, period * 1.1))
-            turned = verdict.note(good=await checker.ask())
-            if turned and self._record.health != "draining":
-                self._record = replace(
-                    self._record, health="serving" if verdict.healthy else "failing"
-                )
-                # What could not be written stays wanted, and the next turn of the verdict tries again.
-                with contextlib.suppress(CoordError):
-                    await self._write(self._record, None)
+            verdict.note(good=await checker.ask())
+            await self._say("serving" if verdict.healthy else "failing")
+
+    async def _say(self, health: Health) -> None:
+        """See to it that the entry says so; what could not be written now is, after the next answer."""
+        if self._record.health == "draining":
+            return
+        if self._record.health != health:
+            self._record = replace(self._record, health=health)
+            self._is_said = False
+        if not self._is_said:
+            with contextlib.suppress(CoordError):
+                await self._write(self._record, None)
+                self._is_said = True
 
     async def _write(self, record: Record, timeout: float | None) -> None:
         hidden = record.health == "failing" and self._is_removed_when_failing
