@@ -43,7 +43,7 @@ PRINTS = {
     ],
     "examples/semaphore.py": ["10 done, at most 3 at once", "free now: 5"],
     "examples/registry.py": [
-        "shares: 30 10",
+        "share of the large one: 8 of 10",
         "after draining: {'10.0.0.1:80'}",
         "service 'examples/registry' has no instance",
     ],
