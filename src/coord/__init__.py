@@ -89,24 +89,6 @@ if TYPE_CHECKING:
     from coord.maintenance import Maintenance
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.notices import CoordWarning, KeyCountWarning, RightsWarning
-    from coord.recipes.rwlock import (
-        ReadGrant,
-        ReadLock,
-        RWEntry,
-        RWLock,
-        RWState,
-        UpgradeRefused,
-        WriteGrant,
-        WriteLock,
-    )
-    from coord.recipes.semaphore import (
-        LimitMismatch,
-        Permit,
-        PermitEntry,
-        PermitLost,
-        Semaphore,
-        SemaphoreState,
-        SemaphoreTimeout,
     from coord.recipes.membership import (
         AlreadyMember,
         GroupEvent,
@@ -129,6 +111,25 @@ if TYPE_CHECKING:
         ServiceTimeout,
         ServiceView,
         Strategy,
+    )
+    from coord.recipes.rwlock import (
+        ReadGrant,
+        ReadLock,
+        RWEntry,
+        RWLock,
+        RWState,
+        UpgradeRefused,
+        WriteGrant,
+        WriteLock,
+    )
+    from coord.recipes.semaphore import (
+        LimitMismatch,
+        Permit,
+        PermitEntry,
+        PermitLost,
+        Semaphore,
+        SemaphoreState,
+        SemaphoreTimeout,
     )
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo

@@ -29,13 +29,3 @@ def test_no_rule_is_left_out() -> None:
     rows = [line for line in TABLE.splitlines() if re.match(r"\| C\d+ ", line)]
     assert [row.split()[1] for row in rows] == [f"C{number}" for number in range(1, 19)]
     assert all(re.search(r"`tests/[^`]+::", row) for row in rows)
-
-
-GUARDS = (ROOT / "docs/reliability/recipes.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("path", "name"), sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", GUARDS))), ids=str
-)
-def test_the_test_of_a_guard_exists(path: str, name: str) -> None:
-    assert name in defined_in(ROOT / path)

@@ -13,8 +13,16 @@ Values of keys never appear; names only in spans, cut to a bounded length, never
 """
 
 from coord._telemetry.calls import note_retry, observed_call
-from coord._telemetry.names import ELECTION, MUTEX, RWLOCK, SEMAPHORE, SESSION, Recipe
-from coord._telemetry.names import ELECTION, MEMBERSHIP, MUTEX, REGISTRY, SESSION, Recipe
+from coord._telemetry.names import (
+    ELECTION,
+    MEMBERSHIP,
+    MUTEX,
+    REGISTRY,
+    RWLOCK,
+    SEMAPHORE,
+    SESSION,
+    Recipe,
+)
 from coord._telemetry.notes import (
     note_cleanup,
     note_connection,
@@ -42,9 +50,9 @@ __all__ = [
     "ELECTION",
     "MEMBERSHIP",
     "MUTEX",
+    "REGISTRY",
     "RWLOCK",
     "SEMAPHORE",
-    "REGISTRY",
     "SESSION",
     "HoldSpan",
     "Recipe",

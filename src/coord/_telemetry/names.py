@@ -46,8 +46,7 @@ ATTRIBUTES: dict[str, str] = {
     TOKEN: "the fencing token",
     LEASE: "the lease id in hexadecimal, as `coord lease list` prints it",
     QUEUE_LENGTH: "how many entries were in line before ours when it was created",
-    RECIPE: "`mutex`, `election`, `session`, `rwlock` or `semaphore`",
-    RECIPE: "`mutex`, `election`, `session`, `registry` or `membership`",
+    RECIPE: "`mutex`, `election`, `session`, `rwlock`, `semaphore`, `registry` or `membership`",
     OUTCOME: "waits: `granted`, `refused` (`try_acquire`), `timeout`, `cancelled` or `failed`;"
     " renewals: `ok` or `failed`; clean-ups: `done`, or `left` to the end of the lease",
     REASON: "`revoked`, `expired`, `lease_not_found`, `unhealthy`, `closed`, `orphaned` or `other`",

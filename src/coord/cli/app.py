@@ -116,9 +116,8 @@ class _Overview(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=(
         "Exit codes: 0 done, 1 failed, 2 no usable connection (refused logins, lease renewals), 3 unreadable input, "
-        "4 unsupported, 5 ended by the server, 128 wrong arguments, 130 Ctrl-C; lock, elect, rwlock and semaphore pass "
-        "4 unsupported, 5 ended by the server, 128 wrong arguments, 130 Ctrl-C; lock, elect and register pass "
-        "on the code of the command they run."
+        "4 unsupported, 5 ended by the server, 128 wrong arguments, 130 Ctrl-C; lock, elect, rwlock, semaphore and "
+        "register pass on the code of the command they run."
     ),
 )
 def cli() -> None:

@@ -8,8 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from coord.cli.options import CommandFailed
 from coord.runtime import start_task
@@ -142,7 +141,6 @@ async def run_under(
     return code
 
 
-async def until_signal(signals: Signals, grant: Grant, noun: str) -> int:
 async def until_signal(signals: Signals, grant: Held, noun: str) -> int:
     """Hold ``grant`` until a signal comes, and return 0. Raises :class:`CommandFailed` when it is lost."""
     if not await _still_held(signals.arrived.wait(), grant):

@@ -15,8 +15,8 @@ from coord.client.endpoints import EndpointCalls
 from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
 from coord.client.recipes import RecipeCalls
-from coord.client.shares import ShareCalls
 from coord.client.registry import RegistryCalls
+from coord.client.shares import ShareCalls
 from coord.client.views import ViewCalls
 from coord.coordination import Coordination
 from coord.errors import ClientClosed

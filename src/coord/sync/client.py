@@ -20,8 +20,8 @@ from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
 from coord.sync._portal import Portal
 from coord.sync._recipes import RecipeCalls
-from coord.sync._shares import ShareCalls
 from coord.sync._registry import RegistryCalls
+from coord.sync._shares import ShareCalls
 from coord.sync._views import ViewCalls
 
 if TYPE_CHECKING:
