@@ -28,12 +28,19 @@ PRINTS = {
         "leader: host-a:9090",
         "leader: none",
     ],
+    "examples/grpc_service.py": ["b'hello world'"],
     "examples/kv.py": [
         "was green, is blue",
         "keys: examples/kv/colour, examples/kv/size",
         "deleted: 2",
     ],
     "examples/lease.py": ["present: True", "present: False"],
+    "examples/membership.py": [
+        "joined a",
+        "members: {'a': {'cores': 8}, 'b': {'cores': 2}}",
+        "joined b",
+        "left b",
+    ],
     "examples/mutex.py": [
         "worker 0 is alone",
         "worker 1 is alone",
@@ -60,6 +67,11 @@ PRINTS = {
         "most urgent: put out the fire",
         "yet: None",
         "later: tea is ready",
+    ],
+    "examples/registry.py": [
+        "share of the large one: 8 of 10",
+        "after draining: {'10.0.0.1:80'}",
+        "service 'examples/registry' has no instance",
     ],
     "examples/session.py": ["valid: True", "present: True", "present: False"],
     "examples/sync_mutex.py": ["holding, token is positive: True", "hello"],

@@ -19,11 +19,14 @@ INTERNAL = {
     "AtomicValue.versioned",
     "Grant.discard",
     "HandOff.give_back",
+    "GroupSeat.discard",
     "Mutex.acquire_for",
     "Mutex.try_acquire_for",
     "MutexGrant.enter_again",
     "OneShot.set",
     "OneShot.watch",
+    "Registration.begin",
+    "Registration.discard",
     "Session.attempt_limit",
     "Session.beat_on",
     "Session.confirm_lost",
@@ -47,8 +50,8 @@ INTERNAL = {
     "WorkItem.revoke",
     "WorkQueue.give_back",
 }
-# `connect()` is done when it returns, so there is nothing between it and the client.
-WITHOUT_TWIN = {"Connecting"}
+# `connect()`, `register()` and the like are done when they return, so there is nothing between.
+WITHOUT_TWIN = {"Connecting", "Opening"}
 # Only here: an asynchronous caller wraps the read in asyncio.timeout().
 EXTRA = {"Subscription.read", "TypedWatch.read", "Watch.read"}
 # Parameters that a thread has no use for.
@@ -65,6 +68,8 @@ RETYPED = {
     "Client.session": {"liveness"},
     "Client.stm": {"fn"},
     "Election.run": {"fn"},
+    "Registry.discover": {"probe"},
+    "Registry.register": {"health"},
     "StmTxn.guard": {"grant"},
 }
 

@@ -78,7 +78,7 @@ def make_faulty(client: coord.Client, plan: Iterable[Fault] = ()) -> Plan:
     return faults
 
 
-def put_under(client: coord.Client, faults: Plan) -> Callable[[], None]:
+def put_under(client: coord.Client, faults: Faults) -> Callable[[], None]:
     """Put these faults under the calls of a ``runtime="inline"`` client; return what takes them away again."""
     core: Any = client._core
     assert not core.runtime.is_threaded

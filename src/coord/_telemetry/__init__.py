@@ -15,9 +15,11 @@ Values of keys never appear; names only in spans, cut to a bounded length, never
 from coord._telemetry.calls import note_retry, observed_call
 from coord._telemetry.names import (
     ELECTION,
+    MEMBERSHIP,
     MUTEX,
     QUEUES,
     RATE_LIMITER,
+    REGISTRY,
     RWLOCK,
     SEMAPHORE,
     SESSION,
@@ -49,9 +51,11 @@ from coord._telemetry.watches import watch_span
 
 __all__ = [
     "ELECTION",
+    "MEMBERSHIP",
     "MUTEX",
     "QUEUES",
     "RATE_LIMITER",
+    "REGISTRY",
     "RWLOCK",
     "SEMAPHORE",
     "SESSION",

@@ -100,6 +100,8 @@ QUEUES = Recipe(name="queue", wait="coord.queue.get", attempt="coord.queue.try_g
 WORK_QUEUE = Recipe(
     name="work_queue", wait="coord.work_queue.receive", hold="coord.work_queue.handle"
 )
+REGISTRY = Recipe(name="registry", wait="coord.registry.register")
+MEMBERSHIP = Recipe(name="membership", wait="coord.membership.join")
 
 WATCH = "coord.watch"
 # The span of a call or stream is called by its path.
@@ -129,6 +131,8 @@ SPANS: dict[str, tuple[str, ...]] = {
     QUEUES.attempt: (NAME, OUTCOME, ERROR_TYPE),
     WORK_QUEUE.wait: (NAME, OUTCOME, TOKEN, ERROR_TYPE),
     WORK_QUEUE.hold: _HOLD,
+    REGISTRY.wait: (NAME, OUTCOME, ERROR_TYPE),
+    MEMBERSHIP.wait: (NAME, OUTCOME, ERROR_TYPE),
     WATCH: (WATCH_KEY, WATCH_END),
 }
 """Which attributes a span may have."""

@@ -58,6 +58,11 @@ _COMMANDS = {
     "config": _Entry("cells", "config", "Show, publish and roll back configuration."),
     "topic": _Entry("topics", "topic", "Publish messages, and show them."),
     "queue": _Entry("queues", "queue", "Put and take items, work on jobs."),
+    "register": _Entry(
+        "discovery", "register", "List an instance of a service while a command runs."
+    ),
+    "services": _Entry("discovery", "services", "Show services and their instances."),
+    "members": _Entry("discovery", "members", "Show the members of a group."),
     "status": _Entry("cluster", "status", "Show the state of each endpoint."),
     "endpoint": _Entry("cluster", "endpoint", "State and health of each endpoint."),
     "member": _Entry("cluster", "member", "Show the members of the cluster."),
@@ -115,8 +120,8 @@ class _Overview(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=(
         "Exit codes: 0 done, 1 failed, 2 no usable connection (refused logins, lease renewals), 3 unreadable input, "
-        "4 unsupported, 5 ended by the server, 128 wrong arguments, 130 Ctrl-C; lock, elect, rwlock and semaphore pass "
-        "on the code of the command they run."
+        "4 unsupported, 5 ended by the server, 128 wrong arguments, 130 Ctrl-C; lock, elect, rwlock, semaphore and "
+        "register pass on the code of the command they run."
     ),
 )
 def cli() -> None:

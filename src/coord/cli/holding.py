@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from coord.cli.options import CommandFailed
 from coord.runtime import start_task
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coord.cli.connection import Store
     from coord.election import Leader
     from coord.grants import Grant
+    from coord.signals import OneShot
 
 T = TypeVar("T")
 
@@ -32,6 +33,25 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _PASSED_ON = (*_ENDING, signal.SIGUSR1, signal.SIGUSR2)
 # A terminal sends these to the child itself.
 _FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT})
+
+
+class Held(Protocol):
+    """What a command runs under: a grant, or something else that can be lost."""
+
+    @property
+    def name(self) -> str:
+        """The name of it."""
+        ...
+
+    @property
+    def token(self) -> int:
+        """The token of it."""
+        ...
+
+    @property
+    def lost(self) -> OneShot:
+        """Fires when it is lost."""
+        ...
 
 
 @dataclass(slots=True)
@@ -121,7 +141,7 @@ async def run_under(
     return code
 
 
-async def until_signal(signals: Signals, grant: Grant, noun: str) -> int:
+async def until_signal(signals: Signals, grant: Held, noun: str) -> int:
     """Hold ``grant`` until a signal comes, and return 0. Raises :class:`CommandFailed` when it is lost."""
     if not await _still_held(signals.arrived.wait(), grant):
         raise _lost(noun, grant)
@@ -130,7 +150,7 @@ async def until_signal(signals: Signals, grant: Grant, noun: str) -> int:
 
 async def while_running(
     signals: Signals,
-    grant: Grant,
+    grant: Held,
     noun: str,
     command: list[str],
     told: Mapping[str, str],
@@ -183,7 +203,7 @@ async def _feed(child: Process, given: bytes | None) -> None:
     await child.wait()
 
 
-async def _still_held(work: Coroutine[Any, Any, object], grant: Grant) -> bool:
+async def _still_held(work: Coroutine[Any, Any, object], grant: Held) -> bool:
     """Wait until ``work`` ends or ``grant`` is lost; say whether it is still held."""
     working, losing = start_task(work), start_task(grant.lost.wait())
     try:
@@ -219,5 +239,5 @@ def _in_foreground() -> bool:
         return False
 
 
-def _lost(noun: str, grant: Grant) -> CommandFailed:
-    return CommandFailed(f"{noun} lost: {grant.name} (token {grant.token}): {grant.lost_reason}")
+def _lost(noun: str, grant: Held) -> CommandFailed:
+    return CommandFailed(f"{noun} lost: {grant.name} (token {grant.token}): {grant.lost.reason}")

@@ -18,6 +18,7 @@ from coord.client.leases import LeaseCalls
 from coord.client.live import LiveCalls
 from coord.client.queues import QueueCalls
 from coord.client.recipes import RecipeCalls
+from coord.client.registry import RegistryCalls
 from coord.client.shares import ShareCalls
 from coord.client.views import ViewCalls
 from coord.coordination import Coordination
@@ -45,6 +46,7 @@ class Client(
     CellCalls,
     LiveCalls,
     QueueCalls,
+    RegistryCalls,
 ):
     """A client of one store. Made by :func:`connect`; usable from any thread and any number of event loops at once.
 

@@ -29,9 +29,11 @@ from coord.sync.client import Client, connect
 from coord.sync.config import Config
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
+from coord.sync.membership import GroupSeat, Membership
 from coord.sync.mutex import Mutex, MutexGrant
 from coord.sync.queues import DelayQueue, PriorityQueue, Queue
 from coord.sync.rate_limiter import RateLimiter
+from coord.sync.registry import Registration, Registry, ServiceView
 from coord.sync.session import Session
 from coord.sync.shares import (
     Permit,
@@ -63,10 +65,12 @@ __all__ = [
     "DelayQueue",
     "Election",
     "Grant",
+    "GroupSeat",
     "Hold",
     "IdAllocator",
     "Iteration",
     "Maintenance",
+    "Membership",
     "Message",
     "Mutex",
     "MutexGrant",
@@ -80,7 +84,10 @@ __all__ = [
     "RateLimiter",
     "ReadGrant",
     "ReadLock",
+    "Registration",
+    "Registry",
     "Semaphore",
+    "ServiceView",
     "Session",
     "ShardedCounter",
     "StmTxn",

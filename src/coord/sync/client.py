@@ -23,6 +23,7 @@ from coord.sync._live import LiveCalls
 from coord.sync._portal import Portal
 from coord.sync._queues import QueueCalls
 from coord.sync._recipes import RecipeCalls
+from coord.sync._registry import RegistryCalls
 from coord.sync._shares import ShareCalls
 from coord.sync._views import ViewCalls
 
@@ -106,6 +107,7 @@ class Client(
     CellCalls,
     LiveCalls,
     QueueCalls,
+    RegistryCalls,
 ):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 
