@@ -158,8 +158,9 @@ async def test_a_silent_watch_is_made_good_by_looking_again(
 ) -> None:
     """No event ever comes; every ``recheck`` seconds the condition is asked all the same."""
 
-    async def never(sight: waiter.Sight, feed: WatchFeed) -> None:
+    async def never(sight: waiter.Sight, feed: WatchFeed) -> WatchEvent | None:
         await asyncio.Event().wait()
+        return None
 
     monkeypatch.setattr(waiter, "_first_change", never)
     often = functools.partial(waiter.wait_until, recheck=0.05)
@@ -180,6 +181,43 @@ async def test_a_silent_watch_is_made_good_by_looking_again(
         await held.release()
         async with asyncio.timeout(WITHIN_S):
             await (await waiting).release()
+
+
+async def test_a_server_that_does_not_answer_a_look_ends_no_wait(inline: coord.Client) -> None:
+    looks: list[int] = []
+
+    async def condition() -> waiter.Done[str]:
+        looks.append(1)
+        if len(looks) < 3:
+            raise coord.CoordTimeout("Txn", 10.0)
+        return waiter.Done("seen")
+
+    async with asyncio.timeout(WITHIN_S):
+        assert await waiter.wait_until(inline._home, condition, session=None) == "seen"
+
+
+async def test_a_change_that_says_all_ends_the_wait_without_a_look(inline: coord.Client) -> None:
+    """Of the changes that are looked out for only some count, and those end the wait, or ask again."""
+    looks: list[int] = []
+
+    async def condition() -> waiter.Done[bytes] | waiter.Watch:
+        revision = (await inline.get_prefix("a")).revision
+        looks.append(1)
+        sight = waiter.Sight(b"a", on="any", where=lambda event: event.kv.value != b"noise")
+        return waiter.Watch((sight,), revision, ended=_told)
+
+    waiting = asyncio.ensure_future(waiter.wait_until(inline._home, condition, session=None))
+    for value, seen in ((b"noise", 1), (b"ask again", 1), (b"noise", 2), (b"the end", 2)):
+        while len(looks) < seen:
+            await asyncio.sleep(0)
+        await inline.put("a", value)
+    async with asyncio.timeout(WITHIN_S):
+        assert await waiting == b"the end"
+    assert len(looks) == 2
+
+
+def _told(event: WatchEvent) -> waiter.Done[bytes] | None:
+    return None if event.kv.value == b"ask again" else waiter.Done(event.kv.value)
 
 
 # -- sessions ------------------------------------------------------------------------------------------------------
@@ -304,7 +342,9 @@ async def test_a_cancellation_at_the_moment_of_the_event_is_not_lost(turns: int)
         with pytest.raises(asyncio.CancelledError):
             await waiting
     else:
-        assert await waiting is None  # type: ignore[func-returns-value] # that it ended is the point
+        event = await waiting
+        assert event is not None
+        assert event.revision == 2
 
 
 async def test_a_late_copy_of_a_try_that_failed_takes_nothing(inline: coord.Client) -> None:
