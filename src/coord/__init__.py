@@ -89,6 +89,9 @@ if TYPE_CHECKING:
     from coord.maintenance import Maintenance
     from coord.mutex import LineEntry, Mutex, MutexGrant
     from coord.notices import CoordWarning, KeyCountWarning, RightsWarning
+    from coord.recipes.barrier import Barrier, BarrierHeld, BarrierLost, BarrierTimeout, Gate
+    from coord.recipes.double_barrier import BarrierFull, DoubleBarrier, Joined
+    from coord.recipes.latch import CountdownLatch, LatchMismatch, LatchPending, LatchTimeout
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
@@ -209,6 +212,9 @@ _HOMES = {
     "coord.maintenance": ("Maintenance",),
     "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
     "coord.notices": ("CoordWarning", "KeyCountWarning", "RightsWarning"),
+    "coord.recipes.barrier": ("Barrier", "BarrierHeld", "BarrierLost", "BarrierTimeout", "Gate"),
+    "coord.recipes.double_barrier": ("BarrierFull", "DoubleBarrier", "Joined"),
+    "coord.recipes.latch": ("CountdownLatch", "LatchMismatch", "LatchPending", "LatchTimeout"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.batch": ("Batch", "Pending"),
     "coord.store.comparing": ("Compare", "Operand"),
@@ -265,6 +271,11 @@ __all__ = [
     "AmbiguousResult",
     "Auth",
     "AuthStatus",
+    "Barrier",
+    "BarrierFull",
+    "BarrierHeld",
+    "BarrierLost",
+    "BarrierTimeout",
     "Batch",
     "BatchFailed",
     "Cache",
@@ -288,8 +299,10 @@ __all__ = [
     "CoordError",
     "CoordTimeout",
     "CoordWarning",
+    "CountdownLatch",
     "DecodeError",
     "DeleteResult",
+    "DoubleBarrier",
     "DowngradeAction",
     "Election",
     "EndpointHealth",
@@ -300,13 +313,18 @@ __all__ = [
     "Explanation",
     "ForkedError",
     "FutureRevision",
+    "Gate",
     "Grant",
     "Hold",
     "InvalidArgument",
+    "Joined",
     "KeyCountWarning",
     "KeyNotFound",
     "KeyValue",
     "KeyspaceHash",
+    "LatchMismatch",
+    "LatchPending",
+    "LatchTimeout",
     "Leader",
     "LeadershipLost",
     "LeaseExists",

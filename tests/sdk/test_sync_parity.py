@@ -14,6 +14,7 @@ from coord import signals
 
 # Of the loop that the client lives on: not for applications.
 INTERNAL = {
+    "Gate.discard",
     "Grant.discard",
     "Mutex.acquire_for",
     "Mutex.try_acquire_for",

@@ -126,6 +126,25 @@ GROUPS = (
         names=("coord.Election", "coord.Term", "coord.Leader"),
     ),
     Group(
+        slug="barriers",
+        title="Barriers and latches",
+        about="Many start together, end together, or wait for so many others.",
+        names=(
+            "coord.Barrier",
+            "coord.Gate",
+            "coord.BarrierHeld",
+            "coord.BarrierLost",
+            "coord.BarrierTimeout",
+            "coord.DoubleBarrier",
+            "coord.Joined",
+            "coord.BarrierFull",
+            "coord.CountdownLatch",
+            "coord.LatchMismatch",
+            "coord.LatchPending",
+            "coord.LatchTimeout",
+        ),
+    ),
+    Group(
         slug="auth",
         title="Users and rights",
         about="Who may do what.",
@@ -199,6 +218,7 @@ GROUPS = (
 
 HIDDEN = frozenset(
     {
+        "Gate.discard",
         "Grant.discard",
         "Mutex.acquire_for",
         "Mutex.try_acquire_for",

@@ -13,7 +13,15 @@ Values of keys never appear; names only in spans, cut to a bounded length, never
 """
 
 from coord._telemetry.calls import note_retry, observed_call
-from coord._telemetry.names import ELECTION, MUTEX, SESSION, Recipe
+from coord._telemetry.names import (
+    BARRIER,
+    DOUBLE_BARRIER,
+    ELECTION,
+    LATCH,
+    MUTEX,
+    SESSION,
+    Recipe,
+)
 from coord._telemetry.notes import (
     note_cleanup,
     note_connection,
@@ -38,7 +46,10 @@ from coord._telemetry.waits import (
 from coord._telemetry.watches import watch_span
 
 __all__ = [
+    "BARRIER",
+    "DOUBLE_BARRIER",
     "ELECTION",
+    "LATCH",
     "MUTEX",
     "SESSION",
     "HoldSpan",

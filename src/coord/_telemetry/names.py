@@ -46,7 +46,7 @@ ATTRIBUTES: dict[str, str] = {
     TOKEN: "the fencing token",
     LEASE: "the lease id in hexadecimal, as `coord lease list` prints it",
     QUEUE_LENGTH: "how many entries were in line before ours when it was created",
-    RECIPE: "`mutex`, `election` or `session`",
+    RECIPE: "`mutex`, `election`, `session`, `barrier`, `double_barrier` or `latch`",
     OUTCOME: "waits: `granted`, `refused` (`try_acquire`), `timeout`, `cancelled` or `failed`;"
     " renewals: `ok` or `failed`; clean-ups: `done`, or `left` to the end of the lease",
     REASON: "`revoked`, `expired`, `lease_not_found`, `unhealthy`, `closed`, `orphaned` or `other`",
@@ -77,6 +77,9 @@ MUTEX = Recipe(
 )
 ELECTION = Recipe(name="election", wait="coord.election.campaign", hold="coord.election.lead")
 SESSION = Recipe(name="session", wait="coord.session.open")
+BARRIER = Recipe(name="barrier", wait="coord.barrier.wait", hold="coord.barrier.hold")
+DOUBLE_BARRIER = Recipe(name="double_barrier", wait="coord.double_barrier.enter")
+LATCH = Recipe(name="latch", wait="coord.latch.wait")
 
 WATCH = "coord.watch"
 # The span of a call or stream is called by its path.
@@ -94,6 +97,10 @@ SPANS: dict[str, tuple[str, ...]] = {
     ELECTION.wait: _WAIT,
     ELECTION.hold: _HOLD,
     SESSION.wait: (NAME, OUTCOME, ERROR_TYPE),
+    BARRIER.wait: (NAME, OUTCOME, ERROR_TYPE),
+    BARRIER.hold: _HOLD,
+    DOUBLE_BARRIER.wait: (NAME, OUTCOME, ERROR_TYPE),
+    LATCH.wait: (NAME, OUTCOME, ERROR_TYPE),
     WATCH: (WATCH_KEY, WATCH_END),
 }
 """Which attributes a span may have."""

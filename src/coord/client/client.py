@@ -12,6 +12,7 @@ from coord.cache import Mirrors
 from coord.client.auth import AuthCalls
 from coord.client.cluster import ClusterCalls
 from coord.client.endpoints import EndpointCalls
+from coord.client.gates import GateCalls
 from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
 from coord.client.recipes import RecipeCalls
@@ -29,7 +30,16 @@ if TYPE_CHECKING:
 CLOSE_WITHIN_S = 30.0
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, AuthCalls, ViewCalls):
+class Client(
+    KeyCalls,
+    LeaseCalls,
+    RecipeCalls,
+    ClusterCalls,
+    EndpointCalls,
+    AuthCalls,
+    ViewCalls,
+    GateCalls,
+):
     """A client of one store. Made by :func:`connect`; usable from any thread and any number of event loops at once.
 
     Every call takes ``timeout=`` in seconds, None meaning the client's ``request_timeout``, and raises of

@@ -26,6 +26,7 @@ from coord.sync.batch import Batch, Pending
 from coord.sync.cache import Cache, NodeCache
 from coord.sync.client import Client, connect
 from coord.sync.election import Election, Term
+from coord.sync.gates import Barrier, CountdownLatch, DoubleBarrier, Gate, Joined
 from coord.sync.grants import Grant, Hold
 from coord.sync.mutex import Mutex, MutexGrant
 from coord.sync.session import Session
@@ -38,14 +39,19 @@ from coord.sync.watch import Watch
 __all__ = [
     "AmbiguousResult",
     "Auth",
+    "Barrier",
     "Batch",
     "Cache",
     "Client",
     "Cluster",
+    "CountdownLatch",
+    "DoubleBarrier",
     "Election",
+    "Gate",
     "Grant",
     "Hold",
     "Iteration",
+    "Joined",
     "Maintenance",
     "Mutex",
     "MutexGrant",

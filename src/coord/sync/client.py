@@ -16,6 +16,7 @@ from coord.store.value_limits import DEFAULT_MAX_VALUE_BYTES
 from coord.sync._auth import AuthCalls
 from coord.sync._cluster import ClusterCalls
 from coord.sync._endpoints import EndpointCalls
+from coord.sync._gates import GateCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
 from coord.sync._portal import Portal
@@ -90,7 +91,16 @@ def _open(options: Options) -> Client:
         raise
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, AuthCalls, ViewCalls):
+class Client(
+    KeyCalls,
+    LeaseCalls,
+    RecipeCalls,
+    ClusterCalls,
+    EndpointCalls,
+    AuthCalls,
+    ViewCalls,
+    GateCalls,
+):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 
     A call waits until it has its answer; from a coroutine it would block the whole loop.
