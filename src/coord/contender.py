@@ -113,7 +113,18 @@ class Contender(Entry):
         await wait_until(self._home, self._look, session=self.session, first=self._first)
 
     async def _look(self) -> Done[None] | Watch:
-        ahead = op.get_prefix(
+        result = await self._home.txn.run((self.guard(),), (self.ahead(),))
+        if not result.succeeded:
+            raise await self.gone()
+        items = result.range(0).items
+        if not items:
+            return Done(None)
+        self.behind = items[0].key
+        return Watch((items[0].key, self.key), result.revision)
+
+    def ahead(self) -> Op:
+        """Read the entry right before ours."""
+        return op.get_prefix(
             self.prefix,
             max_create_revision=self.token - 1,
             sort_by=SortBy.CREATE_REVISION,
@@ -121,13 +132,9 @@ class Contender(Entry):
             limit=1,
             keys_only=True,
         )
-        result = await self._home.txn.run((self.guard(),), (ahead,))
-        if not result.succeeded:
-            await self.session.confirm_lost()
-            self.session.check()
-            raise self._lost_error(self.text, self.token, "revoked")
-        items = result.range(0).items
-        if not items:
-            return Done(None)
-        self.behind = items[0].key
-        return Watch((items[0].key, self.key), result.revision)
+
+    async def gone(self) -> LostError:
+        """Return what to raise when our entry is no longer there. Raises :class:`SessionExpired` if that is why."""
+        await self.session.confirm_lost()
+        self.session.check()
+        return self._lost_error(self.text, self.token, "revoked")

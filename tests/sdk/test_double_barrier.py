@@ -518,6 +518,7 @@ FAULTS = st.lists(
 )
 
 
+@pytest.mark.timeout(60 + EXAMPLES)
 @settings(max_examples=EXAMPLES)
 @given(plan=FAULTS, cancels=st.lists(st.integers(0, 60), max_size=4))
 def test_any_faults_and_cancellations_keep_rounds_apart(

@@ -318,6 +318,7 @@ FAULTS = st.lists(
 )
 
 
+@pytest.mark.timeout(60 + EXAMPLES)
 @settings(max_examples=EXAMPLES)
 @given(plan=FAULTS, seed=st.integers(0, 2**32), cancels=st.lists(st.integers(0, 30), max_size=3))
 def test_any_faults_and_cancellations_agree_with_the_model(

@@ -35,6 +35,7 @@ INTERNAL = {
     "StmTxn.prefetch",
     "StmTxn.read_keys",
     "StmTxn.writes",
+    "Term.revoked",
     "Typed.updating",
 }
 # `connect()` is done when it returns, so there is nothing between it and the client.

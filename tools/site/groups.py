@@ -239,6 +239,7 @@ HIDDEN = frozenset(
         "StmTxn.prefetch",
         "StmTxn.read_keys",
         "StmTxn.writes",
+        "Term.revoked",
         "Typed.updating",
     }
 )

@@ -27,6 +27,7 @@ from coord._telemetry.notes import (
     note_connection,
     note_events,
     note_loss,
+    note_overrun,
     note_renewal,
 )
 from coord._telemetry.providers import Telemetry, telemetry
@@ -64,6 +65,7 @@ __all__ = [
     "note_connection",
     "note_events",
     "note_loss",
+    "note_overrun",
     "note_queue",
     "note_renewal",
     "note_retry",

@@ -195,6 +195,13 @@ LOSSES = Metric(
     description="Grants lost before their release, and sessions that expired.",
     attributes=(RECIPE, REASON),
 )
+OVERRUNS = Metric(
+    name="coord.client.overruns",
+    kind=Kind.COUNTER,
+    unit="{overrun}",
+    description="Functions that were still leading when another leader may have existed.",
+    attributes=(RECIPE,),
+)
 RENEWALS = Metric(
     name="coord.client.renewals",
     kind=Kind.COUNTER,
@@ -231,8 +238,8 @@ CLEANUPS = Metric(
 )
 
 METRICS = (
-    CALL_DURATION, RETRY_COUNT, STREAMS, CONNECTIONS, WAIT_DURATION, HOLD_DURATION, QUEUE, LOSSES, RENEWALS,
-    RENEWAL_DURATION, WATCH_EVENTS, WATCH_LAG, CLEANUPS,
+    CALL_DURATION, RETRY_COUNT, STREAMS, CONNECTIONS, WAIT_DURATION, HOLD_DURATION, QUEUE, LOSSES, OVERRUNS,
+    RENEWALS, RENEWAL_DURATION, WATCH_EVENTS, WATCH_LAG, CLEANUPS,
 )  # fmt: skip
 
 _LONGEST_TEXT = 128
