@@ -233,13 +233,14 @@ class Entry:
         note_cleanup(self.recipe, "release", done=done)
 
     async def leave_if(self, when: tuple[Compare, ...], then: tuple[Op, ...] = ()) -> TxnResult:
-        """Remove our entry and run ``then`` if ``when`` holds as well; else nothing happens. Sent once.
+        """Remove our entry and run ``then`` if ``when`` holds as well; else nothing happens.
 
-        The first response is that of the removal. Raises what a transaction raises; :meth:`leave` settles any doubt.
+        The first response is that of the removal. Sent once, since a copy could not tell whether the one before it has
+        removed the entry. Raises what a transaction raises; :meth:`leave` settles any doubt.
         """
         fence = self._fence()
         result = await self._home.txn.run(
-            (self.guard(), *when), (self._asked.remove, *then, *fence), repeat=Repeat.IDEMPOTENT
+            (self.guard(), *when), (self._asked.remove, *then, *fence), repeat=Repeat.ONCE
         )
         if result.succeeded:
             self._left(result, fence)
