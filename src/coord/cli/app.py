@@ -54,6 +54,8 @@ _COMMANDS = {
     "lease": _Entry("leases", "lease", "Grant, renew, show and revoke leases."),
     "lock": _Entry("locks", "lock", "Hold a lock, for as long as a command runs."),
     "elect": _Entry("locks", "elect", "Stand for election, or look on."),
+    "barrier": _Entry("gates", "barrier", "Close, open, and wait at a gate."),
+    "latch": _Entry("gates", "latch", "Wait until so many have arrived."),
     "status": _Entry("cluster", "status", "Show the state of each endpoint."),
     "endpoint": _Entry("cluster", "endpoint", "State and health of each endpoint."),
     "member": _Entry("cluster", "member", "Show the members of the cluster."),

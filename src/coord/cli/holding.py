@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from coord.cli.options import CommandFailed
 from coord.runtime import start_task
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Callable, Coroutine, Generator, Mapping
 
-    from coord.grants import Grant
+    from coord.signals import OneShot
+
+T = TypeVar("T")
 
 _CANNOT_RUN = 126  # as shells and env(1) report it
 _NOT_FOUND = 127
@@ -27,6 +29,18 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _PASSED_ON = (*_ENDING, signal.SIGUSR1, signal.SIGUSR2)
 # A terminal sends these to the child itself.
 _FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT})
+
+
+class Held(Protocol):
+    """What is held while a command runs: a grant, or a gate."""
+
+    name: str
+    token: int
+    lost: OneShot
+
+    @property
+    def lost_reason(self) -> str | None:
+        """Why it was lost, None if it was not."""
 
 
 @dataclass(slots=True)
@@ -67,7 +81,21 @@ class Interrupted(CommandFailed):
         super().__init__(f"{what}: {number.name}", _SIGNAL_BASE + number)
 
 
-async def until_signal(signals: Signals, grant: Grant, noun: str) -> int:
+async def or_signal(waiting: Coroutine[Any, Any, T], signals: Signals, what: str) -> T:
+    """Return what ``waiting`` gives. Raises :class:`Interrupted` at a signal; a place in line is given up then."""
+    task, signalled = start_task(waiting), start_task(signals.arrived.wait())
+    try:
+        await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Interrupted(what, signals.numbers[0])
+        return task.result()
+    finally:
+        for each in (task, signalled):
+            each.cancel()
+        await asyncio.wait({task, signalled})
+
+
+async def until_signal(signals: Signals, grant: Held, noun: str) -> int:
     """Hold ``grant`` until a signal comes, and return 0. Raises :class:`CommandFailed` when it is lost."""
     if not await _still_held(signals.arrived.wait(), grant):
         raise _lost(noun, grant)
@@ -76,7 +104,7 @@ async def until_signal(signals: Signals, grant: Grant, noun: str) -> int:
 
 async def while_running(
     signals: Signals,
-    grant: Grant,
+    grant: Held,
     noun: str,
     command: list[str],
     told: Mapping[str, str],
@@ -112,7 +140,7 @@ async def while_running(
     return _SIGNAL_BASE - code if code < 0 else code
 
 
-async def _still_held(work: Coroutine[Any, Any, object], grant: Grant) -> bool:
+async def _still_held(work: Coroutine[Any, Any, object], grant: Held) -> bool:
     """Wait until ``work`` ends or ``grant`` is lost; say whether it is still held."""
     working, losing = start_task(work), start_task(grant.lost.wait())
     try:
@@ -148,5 +176,5 @@ def _in_foreground() -> bool:
         return False
 
 
-def _lost(noun: str, grant: Grant) -> CommandFailed:
+def _lost(noun: str, grant: Held) -> CommandFailed:
     return CommandFailed(f"{noun} lost: {grant.name} (token {grant.token}): {grant.lost_reason}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from coord.cli.connection import Store, run
-from coord.cli.holding import Interrupted, caught, until_signal, while_running
+from coord.cli.holding import caught, or_signal, until_signal, while_running
 from coord.cli.options import (
     BadArguments,
     ChildCommand,
@@ -18,18 +17,12 @@ from coord.cli.options import (
     settings_of,
     to_bytes,
 )
-from coord.runtime import start_task
 from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any
-
     from coord.cli.holding import Signals
     from coord.grants import Grant
     from coord.mutex import Mutex, MutexGrant
-
-T = TypeVar("T")
 
 _CANDIDATE_WORDS = 2  # NAME PROPOSAL
 
@@ -77,7 +70,7 @@ def lock(
             async with store.client.session(ttl=ttl) as session:
                 mutex = store.client.mutex(to_bytes(name), session=session)
                 waiting = _take(mutex) if try_ else mutex.acquire(timeout=timeout)
-                grant = await _or_signal(waiting, signals, f"waiting for lock {name}")
+                grant = await or_signal(waiting, signals, f"waiting for lock {name}")
                 if not command:
                     return await _hold(store, signals, grant, "lock")
                 return await _run_under(store, signals, grant, "lock", command, kill_after)
@@ -123,14 +116,14 @@ def elect(
 
     async def look_on(store: Store) -> int:
         with caught() as signals:
-            return await _or_signal(_observe(store, name), signals, "observing")
+            return await or_signal(_observe(store, name), signals, "observing")
 
     async def stand(store: Store) -> int:
         with caught() as signals:
             async with store.client.session(ttl=ttl) as session:
                 election = store.client.election(to_bytes(name), session=session)
                 waiting = election.campaign(to_bytes(proposal))
-                term = await _or_signal(waiting, signals, f"campaigning for {name}")
+                term = await or_signal(waiting, signals, f"campaigning for {name}")
                 if not command:
                     return await _hold(store, signals, term, "leadership")
                 return await _run_under(store, signals, term, "leadership", command, kill_after)
@@ -148,20 +141,6 @@ async def _observe(store: Store, name: str) -> int:
             store.printer.data(leader.key)
             store.printer.data(leader.value)
     return 0
-
-
-async def _or_signal(waiting: Coroutine[Any, Any, T], signals: Signals, what: str) -> T:
-    """Return what ``waiting`` gives. Raises :class:`Interrupted` at a signal; a place in line is given up then."""
-    task, signalled = start_task(waiting), start_task(signals.arrived.wait())
-    try:
-        await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Interrupted(what, signals.numbers[0])
-        return task.result()
-    finally:
-        for each in (task, signalled):
-            each.cancel()
-        await asyncio.wait({task, signalled})
 
 
 async def _entry(store: Store, key: bytes) -> rpc_pb2.RangeResponse:

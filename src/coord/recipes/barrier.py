@@ -81,6 +81,11 @@ class Gate:
         """Whether it opens with the end of its session."""
         return self._grant is not None
 
+    @property
+    def lost_reason(self) -> str | None:
+        """Why it was lost, None if it was not."""
+        return self.lost.reason
+
     def guard(self) -> Compare:
         """Return the comparison that holds exactly while this gate is closed; put it into ``when()``."""
         return compare.create_revision(self.key) == self.token

@@ -44,6 +44,11 @@ class Gate(Twin[barrier.Gate]):
         """Fires once, with the reason, when a leased gate opens before its release; never for an unleased one."""
         return OneShot(self._portal, self._async.lost)
 
+    @property
+    def lost_reason(self) -> str | None:
+        """Why it was lost, None if it was not."""
+        return self._async.lost_reason
+
     def guard(self) -> Compare:
         """Return the comparison that holds exactly while this gate is closed; put it into ``when()``."""
         return self._async.guard()
