@@ -343,6 +343,10 @@ async def test_without_rights_to_the_markers_the_nonce_tells(
     with pytest.raises(coord.AmbiguousResult):
         await barrier.hold()
     assert await barrier.is_closed() is False
+    await inline.put("b", "somebody else")
+    make_faulty(inline, [Fault.LOSE_REQUEST])
+    with pytest.raises(coord.AmbiguousResult):
+        await barrier.hold()
 
 
 # -- cost ----------------------------------------------------------------------------------------------------------
