@@ -51,7 +51,7 @@ class Leading:
         self._session = session
         self._rejoin = rejoin
         self._raises = raises
-        self._on_overrun = on_overrun
+        self._on_overrun: OnOverrun = on_overrun
 
     async def run(self) -> None:
         """Stand, serve, and stand again. Raises as :meth:`coord.Election.run`."""
