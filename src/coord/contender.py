@@ -55,7 +55,7 @@ class Contender(Entry):
         self.behind: bytes | None = None
         """The key waited for, for messages."""
         self._first: Watch | None = None
-        self._alone = False
+        self._alone: bool = False
 
     # -- lining up -------------------------------------------------------------------------------------------------
 
@@ -83,8 +83,7 @@ class Contender(Entry):
         if others:
             if asks_holder:
                 self._tell_holder(result)
-            self.behind = others[0]
-            self._first = Watch((others[0], self.key), result.revision)
+            self._first = self.watch_behind(others[0], result.revision)
 
     def _tell_holder(self, result: TxnResult) -> None:
         for holder in result.range(2).items:
@@ -119,8 +118,12 @@ class Contender(Entry):
         items = result.range(0).items
         if not items:
             return Done(None)
-        self.behind = items[0].key
-        return Watch((items[0].key, self.key), result.revision)
+        return self.watch_behind(items[0].key, result.revision)
+
+    def watch_behind(self, key: bytes, revision: int) -> Watch:
+        """Return what to wait for when ``key`` is right before us."""
+        self.behind = key
+        return Watch((key, self.key), revision)
 
     def ahead(self) -> Op:
         """Read the entry right before ours."""
@@ -132,6 +135,10 @@ class Contender(Entry):
             limit=1,
             keys_only=True,
         )
+
+    def look_again(self) -> None:
+        """Ask who is before us, whatever earlier requests told."""
+        self._first = None
 
     async def gone(self) -> LostError:
         """Return what to raise when our entry is no longer there. Raises :class:`SessionExpired` if that is why."""

@@ -266,6 +266,11 @@ class Entry:
             self._doubtful = False
             look_after(self._home, self)
 
+    def forget(self) -> None:
+        """Begin anew after our entry has been removed: the next :meth:`create` makes another one."""
+        self.token = 0
+        self.entry = self.other = None
+
     async def has_landed(self) -> bool:
         """Look whether an entry of ours is there, and take note of it."""
         found = await self._home.core.kv.get(self.key)

@@ -28,8 +28,11 @@ async def keys_of(client: coord.Client, prefix: str) -> list[tuple[bytes, bytes,
 
 
 async def asleep(client: coord.Client, waits: list[asyncio.Task[None]]) -> None:
-    """Let waits that have begun reach the store and open their watches."""
-    for _ in range(50):
+    """Let waits that have begun reach the store and open their watches, and whatever wakes them do so."""
+    async with asyncio.timeout(WITHIN_S):
+        while sum(watch.created for watch in (await client.explain()).watches) < len(waits):
+            await asyncio.sleep(0.01)
+    for _ in range(20):
         await asyncio.sleep(0)
         await client.get("nothing")
     assert not any(wait.done() for wait in waits)

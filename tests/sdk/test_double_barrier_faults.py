@@ -1,6 +1,6 @@
 """Double barriers under races, crashes, and lost, late and doubled requests.
 
-``COORD_BARRIER_EXAMPLES`` (default 60) is the number of schedules with lost, late and cancelled requests.
+``COORD_BARRIER_EXAMPLES`` (default 30) is the number of schedules with lost, late and cancelled requests.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import coord
 from coord.entry import Entry
 from tests.sdk.test_double_barrier import Referee, gathered, places, rest
 from tests.support.faulty import Fault, make_faulty, settle
-from tests.support.virtual import VirtualLoop, run_virtual
+from tests.support.virtual import VirtualLoop, run_virtual, virtual_client
 
-EXAMPLES = int(os.environ.get("COORD_BARRIER_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("COORD_BARRIER_EXAMPLES", "30"))
 WITHIN_S = 20.0
 
 
@@ -139,9 +139,9 @@ async def test_each_request_may_be_lost(inline: coord.Client, fault: Fault, plac
 def test_a_crash_at_each_request_holds_nobody_up(place: int) -> None:
     """One of three dies with its lease at one moment of two rounds; the others go on."""
 
-    async def main(_: VirtualLoop) -> None:
+    async def main(loop: VirtualLoop) -> None:
         async with contextlib.AsyncExitStack() as stack:
-            client = await stack.enter_async_context(coord.connect("memory:", runtime="inline"))
+            client = await stack.enter_async_context(virtual_client(loop))
             barriers = await stack.enter_async_context(places(client, "b", 3, 2))
             victim = barriers[0]._session
             assert victim is not None
@@ -193,9 +193,9 @@ def test_any_faults_and_cancellations_keep_rounds_apart(
 ) -> None:
     """Five candidates for rounds of two, twice each, in virtual time."""
 
-    async def main(_: VirtualLoop) -> None:
+    async def main(loop: VirtualLoop) -> None:
         async with contextlib.AsyncExitStack() as stack:
-            client = await stack.enter_async_context(coord.connect("memory:", runtime="inline"))
+            client = await stack.enter_async_context(virtual_client(loop))
             barriers = await stack.enter_async_context(places(client, "b", 5, 2))
             await _take_part(client, barriers, plan, cancels)
 

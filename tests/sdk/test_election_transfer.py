@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import coord
 from tests.support.faulty import TXN, Fault, make_faulty, settle
-from tests.support.virtual import VirtualLoop, run_virtual
+from tests.support.virtual import VirtualLoop, run_virtual, virtual_client
 
 EXAMPLES = int(os.environ.get("COORD_TRANSFER_EXAMPLES", "40"))
 WITHIN_S = 20.0
@@ -330,9 +330,9 @@ def test_any_faults_keep_one_leader_and_lose_no_candidate(
 ) -> None:
     """Four who lead in turn, and hand on to anybody."""
 
-    async def main(_: VirtualLoop) -> None:
+    async def main(loop: VirtualLoop) -> None:
         async with (
-            coord.connect("memory:", runtime="inline") as client,
+            virtual_client(loop) as client,
             line_of(client, "e", 4) as line,
         ):
             await _hand_on(client, line, plan, targets)

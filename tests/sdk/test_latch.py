@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import coord
+from coord import notices
 from tests.support.faulty import TXN, Fault, make_faulty
 from tests.support.proxy import Proxy
-from tests.support.virtual import run_virtual
+from tests.support.virtual import VirtualLoop, run_virtual, virtual_client
 
 EXAMPLES = int(os.environ.get("COORD_LATCH_EXAMPLES", "60"))
 WITHIN_S = 20.0
@@ -30,8 +31,11 @@ async def inline() -> AsyncIterator[coord.Client]:
 
 
 async def asleep(client: coord.Client, waits: list[asyncio.Task[None]]) -> None:
-    """Let waits that have begun reach the store and open their watches."""
-    for _ in range(50):
+    """Let waits that have begun reach the store and open their watches, and whatever wakes them do so."""
+    async with asyncio.timeout(WITHIN_S):
+        while sum(watch.created for watch in (await client.explain()).watches) < len(waits):
+            await asyncio.sleep(0.01)
+    for _ in range(20):
         await asyncio.sleep(0)
         await client.get("nothing")
     assert not any(wait.done() for wait in waits)
@@ -111,6 +115,16 @@ async def test_another_number_is_refused(client: coord.Client, prefix: str) -> N
         await client.latch(prefix + "l", 3).count_down("")
     with pytest.raises(coord.InvalidArgument):
         await client.latch(prefix + "l", 3).wait(timeout=-1)
+
+
+async def test_very_many_arrivals_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "MANY_KEYS", 2)
+    async with coord.connect("memory:", runtime="inline") as client:
+        latch = client.latch("l", 5)
+        for _ in range(3):
+            await latch.count_down()
+        with pytest.warns(coord.KeyCountWarning, match="the latch 'l' has 3 keys"):
+            assert await latch.remaining() == 2
 
 
 # -- resetting -----------------------------------------------------------------------------------------------------
@@ -270,6 +284,8 @@ async def test_a_store_out_of_reach_is_no_doubt(endpoint: str, prefix: str) -> N
         await latch.remaining()
         await proxy.refuse()
         proxy.cut()
+        with pytest.raises(coord.CoordError):
+            await client.get("nothing", timeout=0.3)  # now it knows that the connection is gone
         with pytest.raises(coord.LatchTimeout):
             await latch.count_down("a", timeout=0.5)
         await proxy.accept()
@@ -325,12 +341,12 @@ def test_any_faults_and_cancellations_agree_with_the_model(
     plan: list[Fault], seed: int, cancels: list[int]
 ) -> None:
     """What the store has gone through is a run of the model, and every answer is one of the states meanwhile."""
-    run_virtual(lambda _: _count(plan, seed, cancels))
+    run_virtual(lambda loop: _count(loop, plan, seed, cancels))
 
 
-async def _count(plan: list[Fault], seed: int, cancels: list[int]) -> None:
+async def _count(loop: VirtualLoop, plan: list[Fault], seed: int, cancels: list[int]) -> None:
     chance = random.Random(seed)
-    async with coord.connect("memory:", runtime="inline") as client:
+    async with virtual_client(loop) as client:
         await client.latch("l", 3).remaining()
         first = (await client.get_prefix("l")).revision
         waits = [asyncio.ensure_future(client.latch("l", 3).wait()) for _ in range(2)]

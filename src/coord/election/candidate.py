@@ -57,7 +57,7 @@ class Candidate(Contender):
     async def wait_turn(self) -> None:
         """Wait until no older entry is left, stepping back when the leader asks for it."""
         while not self._alone:
-            first = self._first and Watch(self._sights(self._first.sights), self._first.revision)
+            first = None if self._first is None else self._with_intents(self._first)
             intent = await wait_until(self._home, self._consider, session=self.session, first=first)
             if intent is None:
                 return
@@ -77,22 +77,22 @@ class Candidate(Contender):
             intent = Intent.of(kv)
             if intent and kv.mod_revision != self._ignored and self.token < intent.target_token:
                 return Done(intent)
-        self.behind = items[0].key
-        return Watch(self._sights((items[0].key, self.key)), result.revision)
+        return self._with_intents(self.watch_behind(items[0].key, result.revision))
 
-    def _sights(self, sights: tuple[bytes | Sight, ...]) -> tuple[bytes | Sight, ...]:
+    def _with_intents(self, watch: Watch) -> Watch:
         """Look out for intents, too, where we may read them."""
-        return (*sights, Sight(self._intent, on="put")) if self._home.may_fence else sights
+        if not self._home.may_fence:
+            return watch
+        return Watch((*watch.sights, Sight(self._intent, on="put")), watch.revision)
 
     async def _step_back(self, intent: Intent) -> None:
         """Go to the end of the line, if the intent is still one."""
-        self._first = None
+        self.look_again()
         try:
             if not (await self.leave_if(intent.holds(self._intent))).succeeded:
                 self._ignored = intent.revision
                 return
         except (Unavailable, CoordTimeout, AmbiguousResult):
             await self.leave()
-        self.token = 0
-        self.entry = self.other = None
+        self.forget()
         await self.stand()

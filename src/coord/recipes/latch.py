@@ -37,6 +37,9 @@ _RETRY_FIRST_S, _RETRY_MAX_S = 0.025, 0.5
 # Somebody has arrived, so all are a step further: go on soon, and not in step.
 _CONFLICT_FIRST_S, _CONFLICT_MAX_S = 0.002, 0.05
 _FIELDS = 2
+_ADVICE = (
+    "each arrival is a key until the next reset; let groups arrive in the place of single ones"
+)
 
 
 class LatchTimeout(CoordTimeout):
@@ -115,8 +118,9 @@ class _Register:
         if result.succeeded:
             state, total = _State(self.count, 1, result.revision), self.count
         else:
-            state = _State.of(result.range(0).items[0])
-            total = state.remaining + result.range(1).count
+            state, arrived = _State.of(result.range(0).items[0]), result.range(1).count
+            total = state.remaining + arrived
+            self._home.core.key_counts.note(f"the latch {self.text!r}", arrived, _ADVICE)
         self._known = state
         return _Reading(state, total, result.revision)
 
@@ -269,26 +273,28 @@ class _Arrival:
         self._key = key
         # The generation that an unanswered request was meant for, and why it is not answered.
         self._doubt: int | None = None
-        self._reason = "no answer in time"
+        self._reason = ""
+        self._deadline = 0.0
 
     async def report(self, limit: float) -> int:
-        scope = asyncio.timeout(limit)
+        """Return how many are missing now. Raises as :meth:`CountdownLatch.count_down`."""
+        self._deadline = self._home.env.clock.mono() + limit
         try:
-            async with scope, self._store.turn:
-                return await self._report()
+            async with asyncio.timeout(limit):
+                await self._store.turn.acquire()
         except TimeoutError:
-            if not scope.expired():
-                raise
-            if self._doubt is not None:
-                raise AmbiguousResult("CountDown", self._reason, resolver=self._resolve) from None
-            raise LatchTimeout(f"an arrival at latch {self._store.text!r}", limit) from None
+            raise self._timeout(limit) from None
+        try:
+            return await self._report(limit)
+        finally:
+            self._store.turn.release()
 
-    async def _report(self) -> int:
+    async def _report(self, limit: float) -> int:
         rand = self._home.env.rand
         failures = Backoff(rand, _RETRY_FIRST_S, _RETRY_MAX_S)
         conflicts = Backoff(rand, _CONFLICT_FIRST_S, _CONFLICT_MAX_S, spread=1)
         state = self._store.known()
-        while True:
+        while self._left() > 0:
             try:
                 if state is None:
                     state = await self._look()
@@ -298,17 +304,30 @@ class _Arrival:
                 verdict = await self._send(state)
             except AmbiguousResult as error:
                 self._reason = error.reason
-                await failures.pause()
+                await failures.pause(max(0.0, self._left()))
             except (Unavailable, CoordTimeout):
-                await failures.pause()
+                await failures.pause(max(0.0, self._left()))
             else:
                 if isinstance(verdict, int):
                     return verdict
                 state = verdict
-                await conflicts.pause()
+                await conflicts.pause(max(0.0, self._left()))
+        if self._doubt is not None:
+            raise AmbiguousResult("CountDown", self._reason, resolver=self._resolve)
+        raise self._timeout(limit)
+
+    def _left(self) -> float:
+        return self._deadline - self._home.env.clock.mono()
+
+    def _once(self) -> float:
+        """Return how long one request may take: a request that is cut off by its own limit says if it was sent."""
+        return max(0.001, min(self._left(), self._home.core.options.request_timeout))
+
+    def _timeout(self, limit: float) -> LatchTimeout:
+        return LatchTimeout(f"an arrival at latch {self._store.text!r}", limit)
 
     async def _look(self) -> _State:
-        reading = await self._store.read()
+        reading = await self._store.read(self._once())
         if self._doubt in (None, reading.state.generation):
             self._store.check(reading)
         return reading.state
@@ -326,6 +345,7 @@ class _Arrival:
                 (op.put(store.name, left.wire), op.put(self._key, b"")),
                 (op.get(store.name), op.get(self._key)),
                 repeat=Repeat.ONCE,
+                timeout=self._once(),
             )
         except AmbiguousResult:
             raise
