@@ -95,6 +95,25 @@ if TYPE_CHECKING:
     from coord.recipes.barrier import Barrier, BarrierHeld, BarrierLost, BarrierTimeout, Gate
     from coord.recipes.double_barrier import BarrierFull, DoubleBarrier, Joined
     from coord.recipes.latch import CountdownLatch, LatchMismatch, LatchPending, LatchTimeout
+    from coord.recipes.rwlock import (
+        ReadGrant,
+        ReadLock,
+        RWEntry,
+        RWLock,
+        RWState,
+        UpgradeRefused,
+        WriteGrant,
+        WriteLock,
+    )
+    from coord.recipes.semaphore import (
+        LimitMismatch,
+        Permit,
+        PermitEntry,
+        PermitLost,
+        Semaphore,
+        SemaphoreState,
+        SemaphoreTimeout,
+    )
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
@@ -266,6 +285,25 @@ _HOMES = {
         "EndpointHealth",
     ),
     "coord.watching": ("Watch",),
+    "coord.recipes.rwlock": (
+        "RWEntry",
+        "RWLock",
+        "RWState",
+        "ReadGrant",
+        "ReadLock",
+        "UpgradeRefused",
+        "WriteGrant",
+        "WriteLock",
+    ),
+    "coord.recipes.semaphore": (
+        "LimitMismatch",
+        "Permit",
+        "PermitEntry",
+        "PermitLost",
+        "Semaphore",
+        "SemaphoreState",
+        "SemaphoreTimeout",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _SUBMODULES = frozenset({"codec", "compare", "op"})
@@ -337,6 +375,7 @@ __all__ = [
     "LeaseGrant",
     "LeaseInfo",
     "LeaseNotFound",
+    "LimitMismatch",
     "LineEntry",
     "LockLost",
     "LockTimeout",
@@ -362,16 +401,27 @@ __all__ = [
     "Pending",
     "Permission",
     "PermissionDenied",
+    "Permit",
+    "PermitEntry",
+    "PermitLost",
     "Place",
     "ProtocolError",
     "PutResult",
+    "RWEntry",
+    "RWLock",
+    "RWState",
     "RangeResult",
+    "ReadGrant",
+    "ReadLock",
     "RequestRefused",
     "RightsWarning",
     "RoleExists",
     "RoleInfo",
     "RoleNotFound",
     "SavedSnapshot",
+    "Semaphore",
+    "SemaphoreState",
+    "SemaphoreTimeout",
     "Session",
     "SessionClosed",
     "SessionError",
@@ -399,6 +449,7 @@ __all__ = [
     "TypedWatchEvent",
     "Unavailable",
     "UpdateConflict",
+    "UpgradeRefused",
     "UserExists",
     "UserInfo",
     "UserNotFound",
@@ -408,6 +459,8 @@ __all__ = [
     "WatchEvent",
     "WatchFilter",
     "WatchReport",
+    "WriteGrant",
+    "WriteLock",
     "__version__",
     "codec",
     "compare",

@@ -23,6 +23,7 @@ from coord.errors import (
     InvalidArgument,
     LeaseNotFound,
     PermissionDenied,
+    ProtocolError,
     SessionError,
     Unavailable,
 )
@@ -30,6 +31,7 @@ from coord.reaper import look_after
 from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.caller import Repeat
+from coord.store.txn import TxnResult
 from coord.waiter import while_valid
 
 if TYPE_CHECKING:
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from coord.session import Session
     from coord.store.comparing import Compare
     from coord.store.operations import Op
-    from coord.store.txn import TxnResult
     from coord.store.values import KeyValue
 
 META_PREFIX = b"_coord/"
@@ -108,7 +109,10 @@ class Entry:
         """The key as an unanswered attempt of ours had made it, if so."""
         self.other: KeyValue | None = None
         """The key as somebody else had made it, if so."""
+        self.beside: tuple[bytes, ...] = ()
+        """Further keys that the same create puts, and that go when ``key`` goes."""
         self._doubtful = False
+        self._sent_gate = 0
         self._was_denied = False
 
     @property
@@ -125,6 +129,11 @@ class Entry:
         """Return the comparison that holds exactly while our entry exists (C12)."""
         return compare.create_revision(self.key) == self.token
 
+    def stand_on(self, key: bytes, *, beside: tuple[bytes, ...]) -> None:
+        """Let another one of the keys that our create has put stand for us."""
+        self.key, self.beside = key, beside
+        self._asked = _asked(key, self._gate)
+
     # -- creating --------------------------------------------------------------------------------------------------
 
     async def create(
@@ -133,6 +142,7 @@ class Entry:
         otherwise: tuple[Op, ...] = (),
         *,
         also: tuple[Compare, ...] = (),
+        instead: tuple[Op, ...] = (),
     ) -> TxnResult:
         """Run a transaction whose ``then`` puts our key, as often as it takes until the store says what became of it.
 
@@ -140,16 +150,17 @@ class Entry:
         know, and :attr:`token` is 0, unless an unanswered attempt of ours had made the key: that is adopted, and is in
         :attr:`entry`. A key of somebody else is in :attr:`other`.
 
+        ``instead``, which puts our key too, is done when nothing but ``also`` is in the way; it is a transaction of
+        its own, whose answer comes before those of ``otherwise`` and says whether it was.
+
         Returns the answer of the transaction that told. Raises :class:`SessionExpired`, and refusals of the store.
         """
-        when = (self._asked.free, *also)
-        look = (*otherwise, self._asked.ours, self._asked.gate)
-        place = len(otherwise)
+        place = len(otherwise) + bool(instead)
         while True:
-            result = await self._create_once(when, then, look)
+            result = await self._create_once(then, otherwise, also, instead)
             if result is None:
                 continue
-            if result.succeeded:
+            if result.succeeded or (instead and nested(result).succeeded):
                 self.token = result.revision
                 return result
             found = result.range(place).items
@@ -164,21 +175,27 @@ class Entry:
                 return result  # it was not the fence
 
     async def _create_once(
-        self, free: tuple[Compare, ...], then: tuple[Op, ...], otherwise: tuple[Op, ...]
+        self,
+        then: tuple[Op, ...],
+        otherwise: tuple[Op, ...],
+        also: tuple[Compare, ...],
+        instead: tuple[Op, ...],
     ) -> TxnResult | None:
-        """Send one create; None says that its answer is missing and that it is to be sent again.
-
-        The last of ``otherwise`` is the read of the fence, left out where that is denied.
-        """
+        """Send one create; None says that its answer is missing and that it is to be sent again."""
         self.session.check()
-        gate = self.session.gate_revisions.get(self.name, 0)
+        self._sent_gate = self.session.gate_revisions.get(self.name, 0)
         fenced = self._home.may_fence and not self._was_denied
-        when = (*free, compare.mod_revision(self._gate) == gate) if fenced else free
-        look = otherwise if fenced else otherwise[:-1]
+        free: tuple[Compare, ...] = (self._asked.free,)
+        look: tuple[Op, ...] = (*otherwise, self._asked.ours)
+        if fenced:
+            free += (compare.mod_revision(self._gate) == self._sent_gate,)
+            look += (self._asked.gate,)
+        if instead:
+            look = (op.txn(free, instead), *look)
         doubt, self._doubtful = self._doubtful, True  # until an answer is here
         try:
             result = await while_valid(
-                self.session, self._home.txn.run(when, then, look, repeat=Repeat.ONCE)
+                self.session, self._home.txn.run((*free, *also), then, look, repeat=Repeat.ONCE)
             )
         except PermissionDenied:
             self._doubtful = doubt
@@ -209,10 +226,10 @@ class Entry:
         if len(result.responses) <= place:
             return False
         gate = result.range(place).items
-        known = self.session.gate_revisions.get(self.name, 0)
         seen = gate[0].mod_revision if gate else 0
         self.session.gate_revisions[self.name] = seen
-        return seen != known
+        # Not what is known: another attempt under this name may have learnt it meanwhile.
+        return seen != self._sent_gate
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
@@ -248,8 +265,17 @@ class Entry:
 
     async def _leave_once(self) -> None:
         fence = self._fence()
+        rest = fence
+        if self.beside:
+            rest = (
+                *[
+                    op.txn((compare.create_revision(key) == self.token,), (op.delete(key),))
+                    for key in self.beside
+                ],
+                *fence,
+            )
         result = await self._home.txn.run(
-            (self.guard(),), (self._asked.remove, *fence), fence, repeat=Repeat.IDEMPOTENT
+            (self.guard(),), (self._asked.remove, *rest), rest, repeat=Repeat.IDEMPOTENT
         )
         self._left(result, fence)
 
@@ -278,7 +304,10 @@ class Entry:
         return self.token != 0
 
     def give_up(self, line: LocalLine | None) -> None:
-        """Abandon the attempt in the background; the next one in the local ``line``, if any, waits for that."""
+        """Abandon the attempt in the background; the next one in the local ``line``, if any, waits for that.
+
+        Without a line :func:`settled` waits for it.
+        """
         if line is not None:
             line.give_up()
 
@@ -289,7 +318,10 @@ class Entry:
                 if line is not None:
                     line.leave()
 
-        if self._home.background(abandon(), name="abandon") is None and line is not None:
+        task = self._home.background(abandon(), name="abandon")
+        if line is None:
+            _note_leaving(self.session, self.name, task)
+        elif task is None:
             line.leave()
 
     async def abandon(self) -> None:
@@ -305,12 +337,17 @@ class Entry:
         elif self._doubtful:
             result = await self._home.txn.run(
                 (),
-                (op.put(self._gate, _EMPTY, lease=self.session.lease_id), op.get(self.key)),
+                (
+                    op.put(self._gate, _EMPTY, lease=self.session.lease_id),
+                    *[op.get(key) for key in (self.key, *self.beside)],
+                ),
                 repeat=Repeat.IDEMPOTENT,
             )
             self._doubtful = False
             self.session.gate_revisions[self.name] = result.revision
-            found = result.range(1).items
+            found = [
+                kv for place in range(len(self.beside) + 1) for kv in result.range(place + 1).items
+            ]
             self.token = found[0].create_revision if found and self._is_ours(found[0].value) else 0
         if self.token:
             await self._leave_once()
@@ -339,3 +376,31 @@ class Entry:
             else:
                 return True
         return False
+
+
+def nested(result: TxnResult) -> TxnResult:
+    """Return the answer of the transaction inside a failed one, which :meth:`Entry.create` made of ``instead``."""
+    inner = result.responses[0]
+    if not isinstance(inner, TxnResult):
+        raise ProtocolError("a transaction inside another one was answered by something else")
+    return inner
+
+
+def _note_leaving(session: Session, name: bytes, task: asyncio.Task[object] | None) -> None:
+    if task is None:
+        return
+    leaving = session.leaving.setdefault(name, set())
+    leaving.add(task)
+
+    def left(task: asyncio.Task[object]) -> None:
+        leaving.discard(task)
+        if not leaving and session.leaving.get(name) is leaving:
+            del session.leaving[name]
+
+    task.add_done_callback(left)
+
+
+async def settled(session: Session, name: bytes) -> None:
+    """Wait until no attempt of this session under ``name`` is being abandoned: what it left is not in the way (C5)."""
+    while leaving := session.leaving.get(name):
+        await while_valid(session, asyncio.wait(leaving))

@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import override
 
-from coord._telemetry import MUTEX, entry_context, observed_wait
+from coord._telemetry import MUTEX, observed_wait
 from coord.contender import Contender
 from coord.entry import META_PREFIX, check_name
 from coord.errors import CoordError, InvalidArgument, LockLost, LockTimeout
 from coord.grants import Grant, Hold
 from coord.local_line import LocalLine
-from coord.runtime import process_identity
+from coord.metadata import metadata, nonce, parse, place_of
+from coord.runtime.threads import task_identity
 from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.caller import Repeat
@@ -104,7 +105,7 @@ class Mutex:
         A cancelled or failed wait leaves no place in line: it is given up in the background, and the next acquire of
         this name in this session waits for that.
         """
-        return await self.acquire_for(_owner(), timeout=timeout)
+        return await self.acquire_for(task_identity(), timeout=timeout)
 
     async def acquire_for(self, owner: str, *, timeout: float | None) -> MutexGrant:
         """Acquire on behalf of ``owner``, the identity that reentrancy and inspection go by."""
@@ -115,7 +116,7 @@ class Mutex:
 
     async def try_acquire(self) -> MutexGrant | None:
         """Take the lock if it is free, else return None: one request, which never queues and leaves nothing behind."""
-        return await self.try_acquire_for(_owner())
+        return await self.try_acquire_for(task_identity())
 
     async def try_acquire_for(self, owner: str) -> MutexGrant | None:
         """Try on behalf of ``owner``."""
@@ -155,11 +156,11 @@ class Mutex:
         joining = LocalLine.join(session, self.name)
         # Nobody to wait for: joining does not give up the loop, so nothing can come in between.
         line = await (while_valid(session, joining) if self.name in session.lines else joining)
-        nonce = format(self._home.env.rand.bits(64), "016x")
-        contender = self._contender(session, nonce)
+        own = nonce(self._home)
+        contender = self._contender(session, own)
         begun.append(contender)
         try:
-            await contender.enter(self._metadata(nonce, owner))
+            await contender.enter(self._metadata(own, owner))
             await contender.wait_turn()
             return MutexGrant(self._home, contender, line)
         except BaseException:
@@ -177,10 +178,10 @@ class Mutex:
                 line = await while_valid(session, LocalLine.try_join(session, self.name))
                 if line is None:
                     return None
-                nonce = format(self._home.env.rand.bits(64), "016x")
-                contender = self._contender(session, nonce)
+                own = nonce(self._home)
+                contender = self._contender(session, own)
                 try:
-                    taken = await contender.try_enter(self._metadata(nonce, owner))
+                    taken = await contender.try_enter(self._metadata(own, owner))
                 except BaseException:
                     contender.give_up(line)
                     raise
@@ -196,30 +197,18 @@ class Mutex:
             return None
         return self._remember(owner, MutexGrant(self._home, contender, line))
 
-    def _contender(self, session: Session, nonce: str) -> Contender:
+    def _contender(self, session: Session, own: str) -> Contender:
         return Contender(
             self._home,
             session,
             self.name,
             recipe=MUTEX,
             lost_error=LockLost,
-            is_ours=lambda value: _parse(value).get("nonce") == nonce,
+            is_ours=lambda value: parse(value).get("nonce") == own,
         )
 
-    def _metadata(self, nonce: str, owner: str) -> bytes:
-        """Return what our entry says of us, as JSON. Written out: an encoder for all of it is made anew each time."""
-        host, pid = process_identity()
-        since = round(self._home.env.clock.wall(), 3)
-        text = (
-            f'{{"v":1,"nonce":"{nonce}","owner":{json.dumps(owner)},"host":{json.dumps(host)}'
-            f',"pid":{pid},"since":{since}'
-        )
-        more = entry_context()
-        if self._label is not None:
-            more = {"label": self._label, **more}
-        for key, value in more.items():
-            text += f',"{key}":{json.dumps(value)}'
-        return (text + "}").encode()
+    def _metadata(self, own: str, owner: str) -> bytes:
+        return metadata(self._home, own, owner, label=self._label).encode()
 
     # -- reentrancy ------------------------------------------------------------------------------------------------
 
@@ -295,7 +284,7 @@ class Mutex:
         first = ahead[0]
         return (
             f"held by {first.key.decode(errors='backslashreplace')} (token {first.token}"
-            f"{_who(first)}), {len(ahead)} ahead of us"
+            f"{place_of(first.metadata)}), {len(ahead)} ahead of us"
         )
 
 
@@ -304,26 +293,7 @@ def _discard(grant: MutexGrant | None) -> None:
         grant.discard()
 
 
-def _owner() -> str:
-    """Return the identity of the calling task, stable for its life."""
-    task = asyncio.current_task()
-    return f"task-{id(task):x}" if task is not None else "no-task"
-
-
-def _parse(value: bytes) -> Mapping[str, object]:
-    try:
-        parsed: object = json.loads(value)
-    except (ValueError, RecursionError):  # anybody may have written it
-        return {}
-    return cast("Mapping[str, object]", parsed) if isinstance(parsed, dict) else {}
-
-
 def _entry(kv: KeyValue) -> LineEntry:
     return LineEntry(
-        key=kv.key, token=kv.create_revision, lease_id=kv.lease, metadata=_parse(kv.value)
+        key=kv.key, token=kv.create_revision, lease_id=kv.lease, metadata=parse(kv.value)
     )
-
-
-def _who(entry: LineEntry) -> str:
-    host, pid = entry.metadata.get("host"), entry.metadata.get("pid")
-    return f", {host} pid {pid}" if host else ""

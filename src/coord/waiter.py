@@ -98,7 +98,7 @@ async def wait_until(
 
     ``first``: what an earlier request already told to watch, which saves the first evaluation.
     Raises :class:`SessionExpired` as soon as the session ends (None: the wait needs none), and what ``condition`` raises, except
-    :class:`Unavailable` and :class:`CoordTimeout`, after which it asks again: one silent server ends no wait.
+    :class:`Unavailable` and :class:`CoordTimeout`, after which it asks again: one unanswered look ends no wait.
     Cancelling leaves no watch behind.
     """
     verdict: Done[T] | Watch | None = first

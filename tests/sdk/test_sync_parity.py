@@ -37,13 +37,24 @@ INTERNAL = {
     "StmTxn.writes",
     "Term.revoked",
     "Typed.updating",
+    "_Side.acquire_for",
+    "_Side.try_acquire_for",
+    "Semaphore.acquire_for",
+    "Semaphore.try_acquire_for",
 }
 # `connect()` is done when it returns, so there is nothing between it and the client.
 WITHOUT_TWIN = {"Connecting"}
 # Only here: an asynchronous caller wraps the read in asyncio.timeout().
 EXTRA = {"TypedWatch.read", "Watch.read"}
 # Parameters that a thread has no use for.
-LEFT_OUT = {"connect": {"runtime"}, "Mutex.hold": {"on_loss"}, "Election.lead": {"on_loss"}}
+LEFT_OUT = {
+    "connect": {"runtime"},
+    "Mutex.hold": {"on_loss"},
+    "Election.lead": {"on_loss"},
+    "ReadLock.hold": {"on_loss"},
+    "WriteLock.hold": {"on_loss"},
+    "Semaphore.hold": {"on_loss"},
+}
 # Parameters of another type: no loops, and plain functions instead of coroutine functions.
 RETYPED = {
     "Client.session": {"liveness"},

@@ -183,17 +183,21 @@ async def test_a_silent_watch_is_made_good_by_looking_again(
             await (await waiting).release()
 
 
-async def test_a_server_that_does_not_answer_a_look_ends_no_wait(inline: coord.Client) -> None:
-    looks: list[int] = []
+@pytest.mark.parametrize("error", [coord.Unavailable("no"), coord.CoordTimeout("a look", 10.0)])
+async def test_a_look_that_fails_is_made_again(
+    inline: coord.Client, error: coord.CoordError
+) -> None:
+    looks = 0
 
-    async def condition() -> waiter.Done[str]:
-        looks.append(1)
-        if len(looks) < 3:
-            raise coord.CoordTimeout("Txn", 10.0)
+    async def look() -> waiter.Done[str]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise error
         return waiter.Done("seen")
 
     async with asyncio.timeout(WITHIN_S):
-        assert await waiter.wait_until(inline._home, condition, session=None) == "seen"
+        assert await waiter.wait_until(inline._home, look, session=None) == "seen"
 
 
 async def test_a_change_that_says_all_ends_the_wait_without_a_look(inline: coord.Client) -> None:

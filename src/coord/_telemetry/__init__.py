@@ -19,6 +19,8 @@ from coord._telemetry.names import (
     ELECTION,
     LATCH,
     MUTEX,
+    RWLOCK,
+    SEMAPHORE,
     SESSION,
     Recipe,
 )
@@ -52,6 +54,8 @@ __all__ = [
     "ELECTION",
     "LATCH",
     "MUTEX",
+    "RWLOCK",
+    "SEMAPHORE",
     "SESSION",
     "HoldSpan",
     "Recipe",

@@ -46,7 +46,7 @@ ATTRIBUTES: dict[str, str] = {
     TOKEN: "the fencing token",
     LEASE: "the lease id in hexadecimal, as `coord lease list` prints it",
     QUEUE_LENGTH: "how many entries were in line before ours when it was created",
-    RECIPE: "`mutex`, `election`, `session`, `barrier`, `double_barrier` or `latch`",
+    RECIPE: "`mutex`, `election`, `session`, `rwlock`, `semaphore`, `barrier`, `double_barrier` or `latch`",
     OUTCOME: "waits: `granted`, `refused` (`try_acquire`), `timeout`, `cancelled` or `failed`;"
     " renewals: `ok` or `failed`; clean-ups: `done`, or `left` to the end of the lease",
     REASON: "`revoked`, `expired`, `lease_not_found`, `unhealthy`, `closed`, `orphaned` or `other`",
@@ -80,6 +80,20 @@ SESSION = Recipe(name="session", wait="coord.session.open")
 BARRIER = Recipe(name="barrier", wait="coord.barrier.wait", hold="coord.barrier.hold")
 DOUBLE_BARRIER = Recipe(name="double_barrier", wait="coord.double_barrier.enter")
 LATCH = Recipe(name="latch", wait="coord.latch.wait")
+RWLOCK = Recipe(
+    name="rwlock",
+    wait="coord.rwlock.acquire",
+    attempt="coord.rwlock.try_acquire",
+    hold="coord.rwlock.hold",
+    carries_trace=True,
+)
+SEMAPHORE = Recipe(
+    name="semaphore",
+    wait="coord.semaphore.acquire",
+    attempt="coord.semaphore.try_acquire",
+    hold="coord.semaphore.hold",
+    carries_trace=True,
+)
 
 WATCH = "coord.watch"
 # The span of a call or stream is called by its path.
@@ -101,6 +115,12 @@ SPANS: dict[str, tuple[str, ...]] = {
     BARRIER.hold: _HOLD,
     DOUBLE_BARRIER.wait: (NAME, OUTCOME, ERROR_TYPE),
     LATCH.wait: (NAME, OUTCOME, ERROR_TYPE),
+    RWLOCK.wait: _WAIT,
+    RWLOCK.attempt: _WAIT,
+    RWLOCK.hold: _HOLD,
+    SEMAPHORE.wait: _WAIT,
+    SEMAPHORE.attempt: _WAIT,
+    SEMAPHORE.hold: _HOLD,
     WATCH: (WATCH_KEY, WATCH_END),
 }
 """Which attributes a span may have."""

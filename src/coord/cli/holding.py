@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from coord.cli.options import CommandFailed
 from coord.runtime import start_task
+from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Callable, Coroutine, Generator, Mapping
 
+    from coord.cli.connection import Store
+    from coord.election import Leader
+    from coord.grants import Grant
     from coord.signals import OneShot
 
 T = TypeVar("T")
@@ -93,6 +97,41 @@ async def or_signal(waiting: Coroutine[Any, Any, T], signals: Signals, what: str
         for each in (task, signalled):
             each.cancel()
         await asyncio.wait({task, signalled})
+
+
+async def entry_of(store: Store, held: Grant | Leader) -> rpc_pb2.RangeResponse:
+    """Read the entry that stands for what is held."""
+    return await store.call(methods.KV_RANGE, rpc_pb2.RangeRequest(key=held.key))
+
+
+async def hold(store: Store, signals: Signals, grant: Grant, noun: str) -> int:
+    """Show the entry of ``grant``, and hold that until a signal comes."""
+    entry = await entry_of(store, grant)
+    if store.printer.as_json:
+        store.printer.json(entry)
+    else:
+        store.printer.get(entry)
+    code = await until_signal(signals, grant, noun)
+    await grant.release()
+    return code
+
+
+async def run_under(
+    signals: Signals,
+    grant: Grant,
+    noun: str,
+    command: list[str],
+    told: Mapping[str, str],
+    kill_after: float,
+) -> int:
+    """Run a command while ``grant`` is held, release that, and return the command's exit code."""
+    code = await while_running(signals, grant, noun, command, told, kill_after)
+    if not await grant.release():
+        # It ended by itself, but what it needed was no longer surely held.
+        raise CommandFailed(
+            f"{noun} lost: {grant.name} (token {grant.token}), before the command ended"
+        )
+    return code
 
 
 async def until_signal(signals: Signals, grant: Held, noun: str) -> int:

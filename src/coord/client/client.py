@@ -16,6 +16,7 @@ from coord.client.gates import GateCalls
 from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
 from coord.client.recipes import RecipeCalls
+from coord.client.shares import ShareCalls
 from coord.client.views import ViewCalls
 from coord.coordination import Coordination
 from coord.errors import ClientClosed
@@ -39,6 +40,7 @@ class Client(
     AuthCalls,
     ViewCalls,
     GateCalls,
+    ShareCalls,
 ):
     """A client of one store. Made by :func:`connect`; usable from any thread and any number of event loops at once.
 

@@ -21,6 +21,7 @@ from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
 from coord.sync._portal import Portal
 from coord.sync._recipes import RecipeCalls
+from coord.sync._shares import ShareCalls
 from coord.sync._views import ViewCalls
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Client(
     AuthCalls,
     ViewCalls,
     GateCalls,
+    ShareCalls,
 ):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 
