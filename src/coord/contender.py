@@ -55,7 +55,7 @@ class Contender(Entry):
         self.behind: bytes | None = None
         """The key waited for, for messages."""
         self._first: Watch | None = None
-        self._alone = False
+        self._alone: bool = False
 
     # -- lining up -------------------------------------------------------------------------------------------------
 
@@ -83,8 +83,7 @@ class Contender(Entry):
         if others:
             if asks_holder:
                 self._tell_holder(result)
-            self.behind = others[0]
-            self._first = Watch((others[0], self.key), result.revision)
+            self._first = self.watch_behind(others[0], result.revision)
 
     def _tell_holder(self, result: TxnResult) -> None:
         for holder in result.range(2).items:
@@ -113,7 +112,22 @@ class Contender(Entry):
         await wait_until(self._home, self._look, session=self.session, first=self._first)
 
     async def _look(self) -> Done[None] | Watch:
-        ahead = op.get_prefix(
+        result = await self._home.txn.run((self.guard(),), (self.ahead(),))
+        if not result.succeeded:
+            raise await self.gone()
+        items = result.range(0).items
+        if not items:
+            return Done(None)
+        return self.watch_behind(items[0].key, result.revision)
+
+    def watch_behind(self, key: bytes, revision: int) -> Watch:
+        """Return what to wait for when ``key`` is right before us."""
+        self.behind = key
+        return Watch((key, self.key), revision)
+
+    def ahead(self) -> Op:
+        """Read the entry right before ours."""
+        return op.get_prefix(
             self.prefix,
             max_create_revision=self.token - 1,
             sort_by=SortBy.CREATE_REVISION,
@@ -121,13 +135,13 @@ class Contender(Entry):
             limit=1,
             keys_only=True,
         )
-        result = await self._home.txn.run((self.guard(),), (ahead,))
-        if not result.succeeded:
-            await self.session.confirm_lost()
-            self.session.check()
-            raise self._lost_error(self.text, self.token, "revoked")
-        items = result.range(0).items
-        if not items:
-            return Done(None)
-        self.behind = items[0].key
-        return Watch((items[0].key, self.key), result.revision)
+
+    def look_again(self) -> None:
+        """Ask who is before us, whatever earlier requests told."""
+        self._first = None
+
+    async def gone(self) -> LostError:
+        """Return what to raise when our entry is no longer there. Raises :class:`SessionExpired` if that is why."""
+        await self.session.confirm_lost()
+        self.session.check()
+        return self._lost_error(self.text, self.token, "revoked")

@@ -249,10 +249,22 @@ class Entry:
             raise
         note_cleanup(self.recipe, "release", done=done)
 
+    async def leave_if(self, when: tuple[Compare, ...], then: tuple[Op, ...] = ()) -> TxnResult:
+        """Remove our entry and run ``then`` if ``when`` holds as well; else nothing happens.
+
+        The first response is that of the removal. Sent once, since a copy could not tell whether the one before it has
+        removed the entry. Raises what a transaction raises; :meth:`leave` settles any doubt.
+        """
+        fence = self._fence()
+        result = await self._home.txn.run(
+            (self.guard(), *when), (self._asked.remove, *then, *fence), repeat=Repeat.ONCE
+        )
+        if result.succeeded:
+            self._left(result, fence)
+        return result
+
     async def _leave_once(self) -> None:
-        fence: tuple[Op, ...] = ()
-        if self._doubtful and self._home.may_fence:
-            fence = (op.put(self._gate, _EMPTY, lease=self.session.lease_id),)
+        fence = self._fence()
         rest = fence
         if self.beside:
             rest = (
@@ -265,11 +277,25 @@ class Entry:
         result = await self._home.txn.run(
             (self.guard(),), (self._asked.remove, *rest), rest, repeat=Repeat.IDEMPOTENT
         )
+        self._left(result, fence)
+
+    def _fence(self) -> tuple[Op, ...]:
+        """Return what stops an unanswered create from landing later."""
+        if not (self._doubtful and self._home.may_fence):
+            return ()
+        return (op.put(self._gate, _EMPTY, lease=self.session.lease_id),)
+
+    def _left(self, result: TxnResult, fence: tuple[Op, ...]) -> None:
         if fence:
             self.session.gate_revisions[self.name] = result.revision
         elif self._doubtful:
             self._doubtful = False
             look_after(self._home, self)
+
+    def forget(self) -> None:
+        """Begin anew after our entry has been removed: the next :meth:`create` makes another one."""
+        self.token = 0
+        self.entry = self.other = None
 
     async def has_landed(self) -> bool:
         """Look whether an entry of ours is there, and take note of it."""

@@ -288,12 +288,31 @@ class NotHeld(CoordError):
         super().__init__(f"{name!r} is not held")
 
 
+class NotLeader(NotHeld):
+    """The term was already resigned."""
+
+
+class NoCandidate(CoordError):
+    """No candidate with this key is in the line of the election, behind the leader."""
+
+    def __init__(self, name: str, key: bytes) -> None:
+        self.name = name
+        self.key = key
+        super().__init__(
+            f"election {name!r} has no candidate {key.decode(errors='backslashreplace')!r}"
+        )
+
+
 class LockTimeout(CoordTimeout):
     """The lock was not granted in time; no place in line is kept."""
 
 
 class CampaignTimeout(CoordTimeout):
     """Leadership was not won in time; the candidacy is withdrawn."""
+
+
+class TransferTimeout(CoordTimeout):
+    """Leadership was not handed on in time; the term goes on."""
 
 
 class CacheTimeout(CoordTimeout):

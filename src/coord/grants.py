@@ -55,6 +55,7 @@ class Grant:
     """
 
     lost_error: type[LostError] = LostError
+    not_held_error: type[NotHeld] = NotHeld
 
     def __init__(self, home: Coordination, entry: Entry, line: LocalLine | None) -> None:
         self._home = home
@@ -107,7 +108,7 @@ class Grant:
         if self.lost.is_set():
             raise self.lost_error(self.name, self.token, self.lost.reason or "lost")
         if self._released:
-            raise NotHeld(self.name)
+            raise self.not_held_error(self.name)
         if self.session.valid_for() <= 0:
             raise self.lost_error(self.name, self.token, _OVERDUE)
 
@@ -122,7 +123,7 @@ class Grant:
         False then, as when a comparison of your own failed; :meth:`check` tells them apart.
         """
         if self.released:
-            raise NotHeld(self.name)
+            raise self.not_held_error(self.name)
         return Txn(self._home.txn, guards=(self.guard(),))
 
     # -- loss: on the runtime's loop -------------------------------------------------------------------------------

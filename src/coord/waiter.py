@@ -4,6 +4,7 @@ A recipe hands in a *condition*: one RPC that reads the state at a revision R an
 which changes of which keys could end it.
 The engine watches exactly those from R + 1, wakes on the first of {event, own key gone, session expired, client
 closed}, and asks again.
+Where the change itself says all there is to know, the condition names it, and nothing is asked again.
 It never watches "from now", so nothing can slip between the read and the watch; a watch that cannot be resumed
 (compaction) only means asking again; and every ``recheck`` seconds it asks without any event.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from coord.errors import Compacted, CoordTimeout, RequestRefused, Unavailable
 from coord.runtime import start_task
@@ -43,11 +44,15 @@ class Done(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What to look out for: changes of one key, or of all below a prefix."""
+    """What to look out for: changes of one key, or of all below a prefix.
+
+    ``where``: only those for which this holds; the others wake nobody.
+    """
 
     key: bytes
     prefix: bool = False
     on: Literal["delete", "put", "any"] = "delete"
+    where: Callable[[WatchEvent], bool] | None = None
 
     def spec(self, revision: int) -> WatchSpec:
         """Return the watch for it, with the narrowest filter."""
@@ -61,7 +66,9 @@ class Sight:
 
     def wakes(self, event: WatchEvent) -> bool:
         """Whether this event is one of those."""
-        return self.on == "any" or (event.type is EventType.DELETE) == (self.on == "delete")
+        if self.on != "any" and (event.type is EventType.DELETE) != (self.on == "delete"):
+            return False
+        return self.where is None or self.where(event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +76,14 @@ class Watch:
     """Not yet: ask again when something of this happens after ``revision``; a key alone means its deletion.
 
     ``within``: ask again after so many seconds at the latest, for a condition that time can fulfil.
+    ``ended``: what the first such change means by itself; :class:`Done` ends the wait without a further request, None asks
+    again. What no change tells (a compaction, ``within``) is asked for in any case.
     """
 
     sights: tuple[bytes | Sight, ...]
     revision: int
     within: float | None = None
+    ended: Callable[[WatchEvent], Done[Any] | None] | None = None
 
 
 async def wait_until(
@@ -109,8 +119,7 @@ async def wait_until(
         pause = home.env.rand.uniform(recheck * 0.9, recheck * 1.1)
         if verdict.within is not None:
             pause = min(pause, verdict.within)
-        await while_valid(session, _changed(home, verdict, within=pause))
-        verdict = None
+        verdict = await while_valid(session, _changed(home, verdict, within=pause))
 
 
 async def while_valid(session: Session | None, step: Awaitable[T]) -> T:
@@ -144,29 +153,30 @@ async def while_valid(session: Session | None, step: Awaitable[T]) -> T:
             task.uncancel()
 
 
-async def _changed(home: Coordination, what: Watch, *, within: float) -> None:
+async def _changed(home: Coordination, what: Watch, *, within: float) -> Done[Any] | None:
     """Return when one of the changes happens after the revision, when that cannot be known, or after ``within``."""
     sights = [sight if isinstance(sight, Sight) else Sight(sight) for sight in what.sights]
     feeds = [(sight, home.watches.open(sight.spec(what.revision + 1))) for sight in sights]
     try:
         async with asyncio.timeout(within):
             if len(feeds) == 1:
-                await _first_change(*feeds[0])
+                event = await _first_change(*feeds[0])
             else:
-                await _any(feeds)
+                event = await _any(feeds)
     except TimeoutError:
-        return
+        return None
     finally:
         for _, feed in feeds:
             feed.close()
+    return None if event is None or what.ended is None else what.ended(event)
 
 
-async def _any(feeds: list[tuple[Sight, WatchFeed]]) -> None:
+async def _any(feeds: list[tuple[Sight, WatchFeed]]) -> WatchEvent | None:
     """Wait for the first of several feeds."""
     # No TaskGroup: before Python 3.13 it loses the caller's cancellation when a child ends it at the same time.
     tasks = [start_task(_first_change(sight, feed), name="watch-any") for sight, feed in feeds]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         errors = [
             e for t in tasks if t.done() and not t.cancelled() and (e := t.exception()) is not None
@@ -175,15 +185,24 @@ async def _any(feeds: list[tuple[Sight, WatchFeed]]) -> None:
             task.cancel()
     if errors:
         raise errors[0]
+    # Of two at the same time the earlier one tells; a feed that cannot tell is asked about.
+    events = [task.result() for task in done]
+    return None if None in events else min(filter(None, events), key=_revision)
 
 
-async def _first_change(sight: Sight, feed: WatchFeed) -> None:
+def _revision(event: WatchEvent) -> int:
+    return event.revision
+
+
+async def _first_change(sight: Sight, feed: WatchFeed) -> WatchEvent | None:
+    """Return the first change that is looked out for; None if that cannot be known."""
     while True:
         try:
             batch = await feed.next()
         except Compacted:
-            return  # history is gone: only a fresh look can tell
+            return None  # history is gone: only a fresh look can tell
         except RequestRefused:
-            return
-        if any(sight.wakes(event) for event in batch.events):
-            return
+            return None
+        for event in batch.events:
+            if sight.wakes(event):
+                return event

@@ -23,6 +23,21 @@ PRINTS = {
         "ids rise: True",
         "somebody else was first: True",
     ],
+    "examples/barrier.py": [
+        "through before it opens: 0",
+        "worker 0 is through",
+        "worker 1 is through",
+        "worker 2 is through",
+    ],
+    "examples/double_barrier.py": ["step 1, step 1, step 1, step 2, step 2, step 2"],
+    "examples/latch.py": [
+        "reader has arrived, missing: 2",
+        "parser has arrived, missing: 1",
+        "parser has arrived, missing: 1",
+        "writer has arrived, missing: 0",
+        "all are here",
+        "missing again: 3",
+    ],
     "examples/election.py": [
         "leader: host-a:8080 True",
         "leader: host-a:9090",

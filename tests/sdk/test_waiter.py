@@ -158,8 +158,9 @@ async def test_a_silent_watch_is_made_good_by_looking_again(
 ) -> None:
     """No event ever comes; every ``recheck`` seconds the condition is asked all the same."""
 
-    async def never(sight: waiter.Sight, feed: WatchFeed) -> None:
+    async def never(sight: waiter.Sight, feed: WatchFeed) -> WatchEvent | None:
         await asyncio.Event().wait()
+        return None
 
     monkeypatch.setattr(waiter, "_first_change", never)
     often = functools.partial(waiter.wait_until, recheck=0.05)
@@ -197,6 +198,30 @@ async def test_a_look_that_fails_is_made_again(
 
     async with asyncio.timeout(WITHIN_S):
         assert await waiter.wait_until(inline._home, look, session=None) == "seen"
+
+
+async def test_a_change_that_says_all_ends_the_wait_without_a_look(inline: coord.Client) -> None:
+    """Of the changes that are looked out for only some count, and those end the wait, or ask again."""
+    looks: list[int] = []
+
+    async def condition() -> waiter.Done[bytes] | waiter.Watch:
+        revision = (await inline.get_prefix("a")).revision
+        looks.append(1)
+        sight = waiter.Sight(b"a", on="any", where=lambda event: event.kv.value != b"noise")
+        return waiter.Watch((sight,), revision, ended=_told)
+
+    waiting = asyncio.ensure_future(waiter.wait_until(inline._home, condition, session=None))
+    for value, seen in ((b"noise", 1), (b"ask again", 1), (b"noise", 2), (b"the end", 2)):
+        while len(looks) < seen:
+            await asyncio.sleep(0)
+        await inline.put("a", value)
+    async with asyncio.timeout(WITHIN_S):
+        assert await waiting == b"the end"
+    assert len(looks) == 2
+
+
+def _told(event: WatchEvent) -> waiter.Done[bytes] | None:
+    return None if event.kv.value == b"ask again" else waiter.Done(event.kv.value)
 
 
 # -- sessions ------------------------------------------------------------------------------------------------------
@@ -321,7 +346,9 @@ async def test_a_cancellation_at_the_moment_of_the_event_is_not_lost(turns: int)
         with pytest.raises(asyncio.CancelledError):
             await waiting
     else:
-        assert await waiting is None  # type: ignore[func-returns-value] # that it ended is the point
+        event = await waiting
+        assert event is not None
+        assert event.revision == 2
 
 
 async def test_a_late_copy_of_a_try_that_failed_takes_nothing(inline: coord.Client) -> None:

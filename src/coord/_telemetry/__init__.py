@@ -14,7 +14,10 @@ Values of keys never appear; names only in spans, cut to a bounded length, never
 
 from coord._telemetry.calls import note_retry, observed_call
 from coord._telemetry.names import (
+    BARRIER,
+    DOUBLE_BARRIER,
     ELECTION,
+    LATCH,
     MEMBERSHIP,
     MUTEX,
     QUEUES,
@@ -31,6 +34,7 @@ from coord._telemetry.notes import (
     note_connection,
     note_events,
     note_loss,
+    note_overrun,
     note_renewal,
 )
 from coord._telemetry.providers import Telemetry, telemetry
@@ -50,7 +54,10 @@ from coord._telemetry.waits import (
 from coord._telemetry.watches import watch_span
 
 __all__ = [
+    "BARRIER",
+    "DOUBLE_BARRIER",
     "ELECTION",
+    "LATCH",
     "MEMBERSHIP",
     "MUTEX",
     "QUEUES",
@@ -72,6 +79,7 @@ __all__ = [
     "note_connection",
     "note_events",
     "note_loss",
+    "note_overrun",
     "note_queue",
     "note_renewal",
     "note_retry",

@@ -82,6 +82,9 @@ RATE_LIMITER = Recipe(
     attempt="coord.rate_limiter.try_acquire",
 )
 SESSION = Recipe(name="session", wait="coord.session.open")
+BARRIER = Recipe(name="barrier", wait="coord.barrier.wait", hold="coord.barrier.hold")
+DOUBLE_BARRIER = Recipe(name="double_barrier", wait="coord.double_barrier.enter")
+LATCH = Recipe(name="latch", wait="coord.latch.wait")
 RWLOCK = Recipe(
     name="rwlock",
     wait="coord.rwlock.acquire",
@@ -121,6 +124,10 @@ SPANS: dict[str, tuple[str, ...]] = {
     RATE_LIMITER.wait: (NAME, OUTCOME, ERROR_TYPE),
     RATE_LIMITER.attempt: (NAME, OUTCOME, ERROR_TYPE),
     SESSION.wait: (NAME, OUTCOME, ERROR_TYPE),
+    BARRIER.wait: (NAME, OUTCOME, ERROR_TYPE),
+    BARRIER.hold: _HOLD,
+    DOUBLE_BARRIER.wait: (NAME, OUTCOME, ERROR_TYPE),
+    LATCH.wait: (NAME, OUTCOME, ERROR_TYPE),
     RWLOCK.wait: _WAIT,
     RWLOCK.attempt: _WAIT,
     RWLOCK.hold: _HOLD,
@@ -227,6 +234,13 @@ LOSSES = Metric(
     description="Grants lost before their release, and sessions that expired.",
     attributes=(RECIPE, REASON),
 )
+OVERRUNS = Metric(
+    name="coord.client.overruns",
+    kind=Kind.COUNTER,
+    unit="{overrun}",
+    description="Functions that were still leading when another leader may have existed.",
+    attributes=(RECIPE,),
+)
 RENEWALS = Metric(
     name="coord.client.renewals",
     kind=Kind.COUNTER,
@@ -263,8 +277,8 @@ CLEANUPS = Metric(
 )
 
 METRICS = (
-    CALL_DURATION, RETRY_COUNT, STREAMS, CONNECTIONS, WAIT_DURATION, HOLD_DURATION, QUEUE, LOSSES, RENEWALS,
-    RENEWAL_DURATION, WATCH_EVENTS, WATCH_LAG, CLEANUPS,
+    CALL_DURATION, RETRY_COUNT, STREAMS, CONNECTIONS, WAIT_DURATION, HOLD_DURATION, QUEUE, LOSSES, OVERRUNS,
+    RENEWALS, RENEWAL_DURATION, WATCH_EVENTS, WATCH_LAG, CLEANUPS,
 )  # fmt: skip
 
 _LONGEST_TEXT = 128

@@ -38,6 +38,13 @@ def note_loss(recipe: names.Recipe, reason: str) -> None:
         seen.instruments.losses.add(1, attributes)
 
 
+def note_overrun(recipe: names.Recipe) -> None:
+    """Count work that outlived what it was done under."""
+    seen = telemetry()
+    if seen is not None and seen.instruments is not None:
+        seen.instruments.overruns.add(1, {names.RECIPE: recipe.name})
+
+
 def note_renewal(seconds: float | None) -> None:
     """Count a renewal that was confirmed after ``seconds``; None: it was refused, or not answered in time."""
     seen = telemetry()

@@ -17,8 +17,8 @@ class Instruments:
     """All instruments of one meter."""
 
     __slots__ = (
-        "calls", "cleanups", "connections", "events", "holds", "lag", "losses", "queue", "renewal_times",
-        "renewals", "retries", "streams", "waits",
+        "calls", "cleanups", "connections", "events", "holds", "lag", "losses", "overruns", "queue",
+        "renewal_times", "renewals", "retries", "streams", "waits",
     )  # fmt: skip
 
     def __init__(self, meter: Meter) -> None:
@@ -30,6 +30,7 @@ class Instruments:
         self.holds = _histogram(meter, names.HOLD_DURATION)
         self.queue = _histogram(meter, names.QUEUE)
         self.losses = _counter(meter, names.LOSSES)
+        self.overruns = _counter(meter, names.OVERRUNS)
         self.renewals = _counter(meter, names.RENEWALS)
         self.renewal_times = _histogram(meter, names.RENEWAL_DURATION)
         self.events = _counter(meter, names.WATCH_EVENTS)

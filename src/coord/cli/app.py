@@ -63,6 +63,8 @@ _COMMANDS = {
     ),
     "services": _Entry("discovery", "services", "Show services and their instances."),
     "members": _Entry("discovery", "members", "Show the members of a group."),
+    "barrier": _Entry("gates", "barrier", "Close, open, and wait at a gate."),
+    "latch": _Entry("gates", "latch", "Wait until so many have arrived."),
     "status": _Entry("cluster", "status", "Show the state of each endpoint."),
     "endpoint": _Entry("cluster", "endpoint", "State and health of each endpoint."),
     "member": _Entry("cluster", "member", "Show the members of the cluster."),

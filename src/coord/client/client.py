@@ -13,6 +13,7 @@ from coord.client.auth import AuthCalls
 from coord.client.cells import CellCalls
 from coord.client.cluster import ClusterCalls
 from coord.client.endpoints import EndpointCalls
+from coord.client.gates import GateCalls
 from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
 from coord.client.live import LiveCalls
@@ -42,6 +43,7 @@ class Client(
     EndpointCalls,
     AuthCalls,
     ViewCalls,
+    GateCalls,
     ShareCalls,
     CellCalls,
     LiveCalls,

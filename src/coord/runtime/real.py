@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import random
 import secrets
 import socket
 import time
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, TypeVar
 
 from coord.runtime.seams import Address, Env, TcpAddress, UnixAddress
 
@@ -162,6 +163,13 @@ def real_env() -> Env:
 def process_identity() -> tuple[str, int]:
     """Return this host's name and the process id, for people who inspect locks; nothing decides by them."""
     return socket.gethostname(), os.getpid()
+
+
+def end_process(code: int, text: str) -> NoReturn:
+    """End this process at once, whatever its threads do, with ``text`` as its last line on stderr."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode(errors="backslashreplace"))
+    os._exit(code)
 
 
 FileStamp: TypeAlias = tuple[int, int, int, int, int]

@@ -28,6 +28,7 @@ from coord.sync.cells import AtomicValue, Counter, IdAllocator, ShardedCounter
 from coord.sync.client import Client, connect
 from coord.sync.config import Config
 from coord.sync.election import Election, Term
+from coord.sync.gates import Barrier, CountdownLatch, DoubleBarrier, Gate, Joined
 from coord.sync.grants import Grant, Hold
 from coord.sync.membership import GroupSeat, Membership
 from coord.sync.mutex import Mutex, MutexGrant
@@ -56,19 +57,24 @@ __all__ = [
     "AmbiguousResult",
     "AtomicValue",
     "Auth",
+    "Barrier",
     "Batch",
     "Cache",
     "Client",
     "Cluster",
     "Config",
+    "CountdownLatch",
     "Counter",
     "DelayQueue",
+    "DoubleBarrier",
     "Election",
+    "Gate",
     "Grant",
     "GroupSeat",
     "Hold",
     "IdAllocator",
     "Iteration",
+    "Joined",
     "Maintenance",
     "Membership",
     "Message",

@@ -17,6 +17,7 @@ from coord.sync._auth import AuthCalls
 from coord.sync._cells import CellCalls
 from coord.sync._cluster import ClusterCalls
 from coord.sync._endpoints import EndpointCalls
+from coord.sync._gates import GateCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
 from coord.sync._live import LiveCalls
@@ -103,6 +104,7 @@ class Client(
     EndpointCalls,
     AuthCalls,
     ViewCalls,
+    GateCalls,
     ShareCalls,
     CellCalls,
     LiveCalls,

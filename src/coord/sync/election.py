@@ -24,6 +24,20 @@ class Term(Grant[election.Term]):
         """Publish a new value and return its revision. Raises :class:`coord.LeadershipLost` when the term is over."""
         return self._portal.call(self._async.proclaim(value, timeout=timeout))
 
+    @property
+    def stop_by(self) -> float:
+        """When work that only a leader may do has to have stopped, in monotonic seconds of this machine."""
+        return self._async.stop_by
+
+    def transfer(
+        self, to: str | bytes, *, patience: float = 5.0, timeout: float | None = None
+    ) -> Leader | None:
+        """Hand leadership on to the candidate with the key ``to``, and return who leads then; None if nobody does.
+
+        See :meth:`coord.Term.transfer`. Raises :class:`coord.NoCandidate`, :class:`coord.TransferTimeout`.
+        """
+        return self._portal.call(self._async.transfer(to, patience=patience, timeout=timeout))
+
     def resign(self) -> bool:
         """Step down; False if leadership had been lost before. The same as :meth:`release`."""
         return self._portal.call(self._async.resign())
@@ -76,21 +90,21 @@ class Election(Twin[election.Election]):
         value: str | bytes = b"",
         rejoin: bool = True,
         on_error: Literal["raise", "rejoin"] = "rejoin",
-        on_overrun: Callable[[Term], object] | None = None,
+        on_overrun: Callable[[Term], object] | Literal["exit"] | None = None,
     ) -> None:
         """Campaign, call ``fn(term)`` on this thread while leading, and again after it has ended.
 
         As :meth:`coord.Election.run`, with one difference: a thread cannot be cancelled, so ``fn`` has to look at
         ``term.lost`` and return soon after it is set. Only when it has returned a new campaign begins.
-        ``on_overrun(term)`` is called, on a worker thread, when ``fn`` is still running at the time at which another
-        leader may exist.
+        ``on_overrun(term)`` is called, on a worker thread, when ``fn`` still runs after ``term.stop_by``; by default that
+        is logged, and ``"exit"`` ends the process.
         Ctrl-C in ``fn`` or between terms resigns and is raised.
         """
         portal = self._portal
         stage = _Stage(portal)
 
         def overrun(term: election.Term) -> None:
-            if on_overrun is not None:
+            if callable(on_overrun):
                 portal.in_background(
                     portal.runtime.env.offload.run(on_overrun, Term(portal, term)),
                     name="election-overrun",
@@ -103,7 +117,7 @@ class Election(Twin[election.Election]):
                 value=value,
                 rejoin=rejoin,
                 on_error=on_error,
-                on_overrun=None if on_overrun is None else overrun,
+                on_overrun=overrun if callable(on_overrun) else on_overrun,
             ),
         )
 

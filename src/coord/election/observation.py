@@ -1,0 +1,117 @@
+"""Following the leadership: the leader now, and every change of leader or value (spec recipes 7, observe)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coord.election.term import Leader
+from coord.errors import Compacted, CoordTimeout, RequestRefused, Unavailable
+from coord.store import operations as op
+from coord.store.keys import prefix_end
+from coord.store.kv import SortBy
+from coord.store.values import EventType
+from coord.store.watch import WatchSpec
+
+if TYPE_CHECKING:
+    from coord.coordination import Coordination
+    from coord.store.values import WatchEvent
+    from coord.store.watch import WatchFeed
+
+_RETRY_LOW_S, _RETRY_HIGH_S = 0.05, 0.5
+
+
+class Observation:
+    """The state of one ``observe()``: on the runtime's loop."""
+
+    def __init__(self, home: Coordination, prefix: bytes) -> None:
+        self._home = home
+        self._prefix = prefix
+        self._feed: WatchFeed | None = None
+        self._leader: Leader | None = None
+        self._told = False
+        self._seen = 0
+        self._back: list[Leader | None] = []
+
+    def put_back(self, leader: Leader | None) -> None:
+        """Keep what a cancelled caller did not get to see."""
+        self._back.append(leader)
+
+    def close_soon(self) -> None:
+        """End the watch, from any loop."""
+        if not self._home.runtime.on_runtime():
+            self._home.runtime.post(self._close)
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+
+    async def next(self) -> Leader | None:
+        """Return the next state that differs from the last one."""
+        if self._back:
+            return self._back.pop()
+        while True:
+            if self._feed is None:
+                if await self._resync():
+                    return self._leader
+            elif await self._advance(self._feed):
+                return self._leader
+
+    async def _resync(self) -> bool:
+        """Read the first entry and watch from there; say whether it is news."""
+        look = op.get_prefix(self._prefix, sort_by=SortBy.CREATE_REVISION, limit=1)
+        try:
+            result = await self._home.txn.run((), (look,))
+        except (Unavailable, CoordTimeout):
+            await self._home.pause(_RETRY_LOW_S, _RETRY_HIGH_S)
+            return False
+        items = result.range(0).items
+        self._close()
+        self._feed = self._home.watches.open(
+            WatchSpec(
+                key=self._prefix, end=prefix_end(self._prefix), start_revision=result.revision + 1
+            )
+        )
+        self._seen = result.revision
+        return self._become(Leader.of(items[0]) if items else None)
+
+    def _become(self, leader: Leader | None) -> bool:
+        if self._told and leader == self._leader:
+            return False
+        self._told = True
+        self._leader = leader
+        return True
+
+    async def _advance(self, feed: WatchFeed) -> bool:
+        """Take one batch of events; say whether the leader or its value changed."""
+        try:
+            batch = await feed.next()
+        except (Compacted, RequestRefused):
+            self._close()
+            return False
+        changed = False
+        for event in batch.events:
+            if event.revision <= self._seen:
+                continue
+            if (
+                self._leader is not None
+                and event.kv.key == self._leader.key
+                and event.type is EventType.DELETE
+            ):
+                # Who is next is not in the event: ask, and skip what that answer already covers.
+                return await self._succession() or changed
+            changed = self._apply(event) or changed
+        return changed
+
+    def _apply(self, event: WatchEvent) -> bool:
+        if event.type is not EventType.PUT:
+            return False
+        if self._leader is None or event.kv.key == self._leader.key:
+            return self._become(Leader.of(event.kv))
+        return False
+
+    async def _succession(self) -> bool:
+        self._close()
+        return await self._resync()
