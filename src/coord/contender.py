@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from coord._telemetry import link_to_holder, note_queue, wants_holder
 from coord.entry import Entry
 from coord.errors import LostError, SessionShared
+from coord.roster import note_length
 from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.kv import SortBy
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from coord.session import Session
     from coord.store.operations import Op
     from coord.store.txn import TxnResult
+    from coord.store.values import KeyValue
 
 
 @lru_cache(maxsize=256)  # a lock is mostly taken again and again
@@ -54,6 +56,8 @@ class Contender(Entry):
         self._lost_error = lost_error
         self.behind: bytes | None = None
         """The key waited for, for messages."""
+        self.after: int = 0
+        """Create revision of the entry last waited for, 0 if there was none."""
         self._first: Watch | None = None
         self._alone = False
 
@@ -77,14 +81,15 @@ class Contender(Entry):
             raise SessionShared(self.text, self.session.lease_id)
         if not result.succeeded:
             return  # who is ahead of the adopted entry, the first look tells
-        others = [kv.key for kv in result.range(1).items if kv.key != self.key]
+        others = [kv for kv in result.range(1).items if kv.key != self.key]
         self._alone = not others
         note_queue(self.recipe, result.range(1).count - 1)
+        note_length(self._home.core, self.name, result.range(1).count)
         if others:
             if asks_holder:
                 self._tell_holder(result)
-            self.behind = others[0]
-            self._first = Watch((others[0], self.key), result.revision)
+            self._stand_behind(others[0])
+            self._first = Watch((others[0].key, self.key), result.revision)
 
     def _tell_holder(self, result: TxnResult) -> None:
         for holder in result.range(2).items:
@@ -123,11 +128,12 @@ class Contender(Entry):
         )
         result = await self._home.txn.run((self.guard(),), (ahead,))
         if not result.succeeded:
-            await self.session.confirm_lost()
-            self.session.check()
-            raise self._lost_error(self.text, self.token, "revoked")
+            await self.raise_lost(self._lost_error)
         items = result.range(0).items
         if not items:
             return Done(None)
-        self.behind = items[0].key
+        self._stand_behind(items[0])
         return Watch((items[0].key, self.key), result.revision)
+
+    def _stand_behind(self, kv: KeyValue) -> None:
+        self.behind, self.after = kv.key, kv.create_revision

@@ -34,11 +34,12 @@ from coord.waiter import while_valid
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from typing import Literal
+    from typing import Literal, NoReturn
 
     from coord._telemetry import Recipe
     from coord.coordination import Coordination
-    from coord.local_line import LocalLine
+    from coord.errors import LostError
+    from coord.local_line import Turn
     from coord.session import Session
     from coord.store.comparing import Compare
     from coord.store.operations import Op
@@ -108,6 +109,8 @@ class Entry:
         """The key as an unanswered attempt of ours had made it, if so."""
         self.other: KeyValue | None = None
         """The key as somebody else had made it, if so."""
+        self.farewell: tuple[Op, ...] = ()
+        """What a release does besides, in the same transaction."""
         self._doubtful = False
         self._was_denied = False
 
@@ -124,6 +127,16 @@ class Entry:
     def guard(self) -> Compare:
         """Return the comparison that holds exactly while our entry exists (C12)."""
         return compare.create_revision(self.key) == self.token
+
+    def guards(self) -> tuple[Compare, ...]:
+        """Return the comparisons that all hold exactly while all that we have exists."""
+        return (self.guard(),)
+
+    async def raise_lost(self, error: type[LostError]) -> NoReturn:
+        """Raise for our entry, which somebody has deleted: :class:`SessionExpired` if that was the lease's end."""
+        await self.session.confirm_lost()
+        self.session.check()
+        raise error(self.text, self.token, "revoked")
 
     # -- creating --------------------------------------------------------------------------------------------------
 
@@ -236,8 +249,9 @@ class Entry:
         fence: tuple[Op, ...] = ()
         if self._doubtful and self._home.may_fence:
             fence = (op.put(self._gate, _EMPTY, lease=self.session.lease_id),)
+        whole, parts = self._removal()
         result = await self._home.txn.run(
-            (self.guard(),), (self._asked.remove, *fence), fence, repeat=Repeat.IDEMPOTENT
+            self.guards(), (*whole, *fence), (*parts, *fence), repeat=Repeat.IDEMPOTENT
         )
         if fence:
             self.session.gate_revisions[self.name] = result.revision
@@ -245,13 +259,25 @@ class Entry:
             self._doubtful = False
             look_after(self._home, self)
 
+    def _removal(self) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+        """Return what removes all that we have, and what removes the rest when a part of it is gone."""
+        return (self._asked.remove, *self.farewell), ()
+
+    def _own_reads(self) -> tuple[Op, ...]:
+        """Return what reads all that we may have."""
+        return (self._asked.ours,)
+
     async def has_landed(self) -> bool:
         """Look whether an entry of ours is there, and take note of it."""
-        found = await self._home.core.kv.get(self.key)
-        self.token = found.create_revision if found and self._is_ours(found.value) else 0
+        return self._note_landed(await self._home.txn.run((), self._own_reads()), 0)
+
+    def _note_landed(self, result: TxnResult, place: int) -> bool:
+        """Take note of our entry as :meth:`_own_reads` has found it, in the answers from ``place`` on."""
+        found = [kv for n in range(place, len(result.responses)) for kv in result.range(n).items]
+        self.token = next((kv.create_revision for kv in found if self._is_ours(kv.value)), 0)
         return self.token != 0
 
-    def give_up(self, line: LocalLine | None) -> None:
+    def give_up(self, line: Turn | None) -> None:
         """Abandon the attempt in the background; the next one in the local ``line``, if any, waits for that."""
         if line is not None:
             line.give_up()
@@ -279,13 +305,12 @@ class Entry:
         elif self._doubtful:
             result = await self._home.txn.run(
                 (),
-                (op.put(self._gate, _EMPTY, lease=self.session.lease_id), op.get(self.key)),
+                (op.put(self._gate, _EMPTY, lease=self.session.lease_id), *self._own_reads()),
                 repeat=Repeat.IDEMPOTENT,
             )
             self._doubtful = False
             self.session.gate_revisions[self.name] = result.revision
-            found = result.range(1).items
-            self.token = found[0].create_revision if found and self._is_ours(found[0].value) else 0
+            self._note_landed(result, 1)
         if self.token:
             await self._leave_once()
 

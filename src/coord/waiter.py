@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from coord.coordination import Coordination
     from coord.session import Session
+    from coord.signals import OneShot
     from coord.store.values import WatchEvent
     from coord.store.watch import WatchFeed
 
@@ -113,10 +114,16 @@ async def wait_until(
         verdict = None
 
 
-async def while_valid(session: Session | None, step: Awaitable[T]) -> T:
+def while_valid(session: Session | None, step: Awaitable[T]) -> Awaitable[T]:
     """Await ``step``, but no longer than the session lives, if there is one. Raises :class:`SessionExpired`."""
-    if session is None:
-        return await step
+    return step if session is None else unless(session.expired, step, session.check)
+
+
+async def unless(signal: OneShot, step: Awaitable[T], tell: Callable[[], object]) -> T:
+    """Await ``step``, but interrupt it when ``signal`` fires, and call ``tell`` then, which should raise.
+
+    Inside a task. A cancellation by the caller wins.
+    """
     task = asyncio.current_task()
     if task is None:
         raise RuntimeError("the waiter engine runs inside a task")
@@ -129,14 +136,14 @@ async def while_valid(session: Session | None, step: Awaitable[T]) -> T:
             task.cancel()
 
     before = task.cancelling()
-    unregister = session.expired.watch(interrupt)
+    unregister = signal.watch(interrupt)
     try:
         return await step
     except asyncio.CancelledError:
         if fired:
             fired = False
             if task.uncancel() <= before:
-                session.check()
+                tell()
         raise
     finally:
         unregister()
