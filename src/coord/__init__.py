@@ -82,12 +82,14 @@ if TYPE_CHECKING:
         NameExplanation,
         Place,
         SessionReport,
-        Waiting,
         WatchReport,
     )
     from coord.grants import Grant, Hold
+    from coord.locking.deadlock import DeadlockDetected, DeadlockWarning
+    from coord.locking.entries import LineEntry
+    from coord.locking.waits import Waiting
     from coord.maintenance import Maintenance
-    from coord.mutex import LineEntry, Mutex, MutexGrant
+    from coord.mutex import Mutex, MutexGrant
     from coord.notices import CoordWarning, KeyCountWarning, RightsWarning
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
@@ -202,12 +204,14 @@ _HOMES = {
         "NameExplanation",
         "Place",
         "SessionReport",
-        "Waiting",
         "WatchReport",
     ),
     "coord.grants": ("Grant", "Hold"),
     "coord.maintenance": ("Maintenance",),
-    "coord.mutex": ("LineEntry", "Mutex", "MutexGrant"),
+    "coord.locking.deadlock": ("DeadlockDetected", "DeadlockWarning"),
+    "coord.locking.entries": ("LineEntry",),
+    "coord.locking.waits": ("Waiting",),
+    "coord.mutex": ("Mutex", "MutexGrant"),
     "coord.notices": ("CoordWarning", "KeyCountWarning", "RightsWarning"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.batch": ("Batch", "Pending"),
@@ -288,6 +292,8 @@ __all__ = [
     "CoordError",
     "CoordTimeout",
     "CoordWarning",
+    "DeadlockDetected",
+    "DeadlockWarning",
     "DecodeError",
     "DeleteResult",
     "DowngradeAction",
