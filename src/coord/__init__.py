@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from coord.maintenance import Maintenance
     from coord.mutex import Mutex, MutexGrant
     from coord.notices import CoordWarning, KeyCountWarning, RightsWarning
+    from coord.recipes.multi_lock import MultiLock, MultiLockGrant, TooManyNames
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
@@ -213,6 +214,7 @@ _HOMES = {
     "coord.locking.waits": ("Waiting",),
     "coord.mutex": ("Mutex", "MutexGrant"),
     "coord.notices": ("CoordWarning", "KeyCountWarning", "RightsWarning"),
+    "coord.recipes.multi_lock": ("MultiLock", "MultiLockGrant", "TooManyNames"),
     "coord.session": ("Session", "SessionState"),
     "coord.store.batch": ("Batch", "Pending"),
     "coord.store.comparing": ("Compare", "Operand"),
@@ -327,6 +329,8 @@ __all__ = [
     "Member",
     "MemberStatus",
     "MissingExtra",
+    "MultiLock",
+    "MultiLockGrant",
     "Mutex",
     "MutexGrant",
     "NameConflict",
@@ -367,6 +371,7 @@ __all__ = [
     "Term",
     "TlsConfig",
     "TooLarge",
+    "TooManyNames",
     "Txn",
     "TxnResult",
     "TxnTooLarge",

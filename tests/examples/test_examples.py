@@ -23,6 +23,7 @@ PRINTS = {
         "deleted: 2",
     ],
     "examples/lease.py": ["present: True", "present: False"],
+    "examples/multi_lock.py": ["both done: True one after the other: True"],
     "examples/mutex.py": [
         "worker 0 is alone",
         "worker 1 is alone",

@@ -15,6 +15,8 @@ from coord import signals
 # Of the loop that the client lives on: not for applications.
 INTERNAL = {
     "Grant.discard",
+    "MultiLock.acquire_for",
+    "MultiLock.try_acquire_for",
     "Mutex.acquire_for",
     "Mutex.try_acquire_for",
     "MutexGrant.enter_again",
@@ -41,7 +43,12 @@ WITHOUT_TWIN = {"Connecting"}
 # Only here: an asynchronous caller wraps the read in asyncio.timeout().
 EXTRA = {"TypedWatch.read", "Watch.read"}
 # Parameters that a thread has no use for.
-LEFT_OUT = {"connect": {"runtime"}, "Mutex.hold": {"on_loss"}, "Election.lead": {"on_loss"}}
+LEFT_OUT = {
+    "connect": {"runtime"},
+    "Mutex.hold": {"on_loss"},
+    "MultiLock.hold": {"on_loss"},
+    "Election.lead": {"on_loss"},
+}
 # Parameters of another type: no loops, and plain functions instead of coroutine functions.
 RETYPED = {
     "Client.session": {"liveness"},

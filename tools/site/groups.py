@@ -117,7 +117,15 @@ GROUPS = (
         slug="locks",
         title="Locks",
         about="One holder at a time, first come first served, with a token that only rises.",
-        names=("coord.Mutex", "coord.MutexGrant", "coord.Grant", "coord.Hold", "coord.LineEntry"),
+        names=(
+            "coord.Mutex",
+            "coord.MutexGrant",
+            "coord.MultiLock",
+            "coord.MultiLockGrant",
+            "coord.Grant",
+            "coord.Hold",
+            "coord.LineEntry",
+        ),
     ),
     Group(
         slug="elections",
@@ -200,6 +208,8 @@ GROUPS = (
 HIDDEN = frozenset(
     {
         "Grant.discard",
+        "MultiLock.acquire_for",
+        "MultiLock.try_acquire_for",
         "Mutex.acquire_for",
         "Mutex.try_acquire_for",
         "MutexGrant.enter_again",

@@ -13,7 +13,7 @@ Values of keys never appear; names only in spans, cut to a bounded length, never
 """
 
 from coord._telemetry.calls import note_retry, observed_call
-from coord._telemetry.names import ELECTION, MUTEX, SESSION, Recipe
+from coord._telemetry.names import ELECTION, MULTI_LOCK, MUTEX, SESSION, Recipe
 from coord._telemetry.notes import (
     note_cleanup,
     note_connection,
@@ -39,6 +39,7 @@ from coord._telemetry.watches import watch_span
 
 __all__ = [
     "ELECTION",
+    "MULTI_LOCK",
     "MUTEX",
     "SESSION",
     "HoldSpan",

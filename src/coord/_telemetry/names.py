@@ -46,7 +46,7 @@ ATTRIBUTES: dict[str, str] = {
     TOKEN: "the fencing token",
     LEASE: "the lease id in hexadecimal, as `coord lease list` prints it",
     QUEUE_LENGTH: "how many entries were in line before ours when it was created",
-    RECIPE: "`mutex`, `election` or `session`",
+    RECIPE: "`mutex`, `multi_lock`, `election` or `session`",
     OUTCOME: "waits: `granted`, `refused` (`try_acquire`), `timeout`, `cancelled` or `failed`;"
     " renewals: `ok` or `failed`; clean-ups: `done`, or `left` to the end of the lease",
     REASON: "`revoked`, `expired`, `lease_not_found`, `unhealthy`, `closed`, `orphaned` or `other`",
@@ -76,6 +76,13 @@ MUTEX = Recipe(
     carries_trace=True,
 )
 ELECTION = Recipe(name="election", wait="coord.election.campaign", hold="coord.election.lead")
+MULTI_LOCK = Recipe(
+    name="multi_lock",
+    wait="coord.multi_lock.acquire",
+    attempt="coord.multi_lock.try_acquire",
+    hold="coord.multi_lock.hold",
+    carries_trace=True,
+)
 SESSION = Recipe(name="session", wait="coord.session.open")
 
 WATCH = "coord.watch"
@@ -93,6 +100,9 @@ SPANS: dict[str, tuple[str, ...]] = {
     MUTEX.hold: _HOLD,
     ELECTION.wait: _WAIT,
     ELECTION.hold: _HOLD,
+    MULTI_LOCK.wait: _WAIT,
+    MULTI_LOCK.attempt: _WAIT,
+    MULTI_LOCK.hold: _HOLD,
     SESSION.wait: (NAME, OUTCOME, ERROR_TYPE),
     WATCH: (WATCH_KEY, WATCH_END),
 }

@@ -14,6 +14,7 @@ from coord.client.cluster import ClusterCalls
 from coord.client.endpoints import EndpointCalls
 from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
+from coord.client.locks import LockCalls
 from coord.client.recipes import RecipeCalls
 from coord.client.views import ViewCalls
 from coord.coordination import Coordination
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 CLOSE_WITHIN_S = 30.0
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, AuthCalls, ViewCalls):
+class Client(
+    KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, AuthCalls, ViewCalls, LockCalls
+):
     """A client of one store. Made by :func:`connect`; usable from any thread and any number of event loops at once.
 
     Every call takes ``timeout=`` in seconds, None meaning the client's ``request_timeout``, and raises of

@@ -27,6 +27,7 @@ from coord.sync.cache import Cache, NodeCache
 from coord.sync.client import Client, connect
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
+from coord.sync.multi_lock import MultiLock, MultiLockGrant
 from coord.sync.mutex import Mutex, MutexGrant
 from coord.sync.session import Session
 from coord.sync.signals import OneShot
@@ -47,6 +48,8 @@ __all__ = [
     "Hold",
     "Iteration",
     "Maintenance",
+    "MultiLock",
+    "MultiLockGrant",
     "Mutex",
     "MutexGrant",
     "NodeCache",

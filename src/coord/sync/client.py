@@ -18,6 +18,7 @@ from coord.sync._cluster import ClusterCalls
 from coord.sync._endpoints import EndpointCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
+from coord.sync._locks import LockCalls
 from coord.sync._portal import Portal
 from coord.sync._recipes import RecipeCalls
 from coord.sync._views import ViewCalls
@@ -90,7 +91,9 @@ def _open(options: Options) -> Client:
         raise
 
 
-class Client(KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, AuthCalls, ViewCalls):
+class Client(
+    KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, AuthCalls, ViewCalls, LockCalls
+):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 
     A call waits until it has its answer; from a coroutine it would block the whole loop.
