@@ -54,6 +54,7 @@ _COMMANDS = {
     "lease": _Entry("leases", "lease", "Grant, renew, show and revoke leases."),
     "lock": _Entry("locks", "lock", "Hold a lock, for as long as a command runs."),
     "elect": _Entry("locks", "elect", "Stand for election, or look on."),
+    "multilock": _Entry("multi_lock", "multilock", "Hold several locks at once, the same way."),
     "status": _Entry("cluster", "status", "Show the state of each endpoint."),
     "endpoint": _Entry("cluster", "endpoint", "State and health of each endpoint."),
     "member": _Entry("cluster", "member", "Show the members of the cluster."),

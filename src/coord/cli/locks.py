@@ -39,6 +39,7 @@ _CANDIDATE_WORDS = 2  # NAME PROPOSAL
 @click.option("--ttl", type=int, default=10, show_default=True, help="Seconds of the session.")
 @click.option("--timeout", type=duration, help="Wait at most so long for the lock.")
 @click.option("--try", "try_", is_flag=True, help="Do not wait at all.")
+@click.option("--lock-delay", type=duration, help="So much longer after a holder that died.")
 @click.option(
     "--kill-after",
     type=duration,
@@ -54,6 +55,7 @@ def lock(
     ttl: int,
     timeout: float | None,
     try_: bool,
+    lock_delay: float | None,
     kill_after: float,
 ) -> int:
     """Hold the lock NAME while COMMAND runs; without one, until Ctrl-C.
@@ -75,9 +77,11 @@ def lock(
     async def work(store: Store) -> int:
         with caught() as signals:
             async with store.client.session(ttl=ttl) as session:
-                mutex = store.client.mutex(to_bytes(name), session=session)
+                mutex = store.client.mutex(
+                    to_bytes(name), session=session, lock_delay=lock_delay or 0
+                )
                 waiting = _take(mutex) if try_ else mutex.acquire(timeout=timeout)
-                grant = await _or_signal(waiting, signals, f"waiting for lock {name}")
+                grant = await or_signal(waiting, signals, f"waiting for lock {name}")
                 if not command:
                     return await _hold(store, signals, grant, "lock")
                 return await _run_under(store, signals, grant, "lock", command, kill_after)
@@ -123,14 +127,14 @@ def elect(
 
     async def look_on(store: Store) -> int:
         with caught() as signals:
-            return await _or_signal(_observe(store, name), signals, "observing")
+            return await or_signal(_observe(store, name), signals, "observing")
 
     async def stand(store: Store) -> int:
         with caught() as signals:
             async with store.client.session(ttl=ttl) as session:
                 election = store.client.election(to_bytes(name), session=session)
                 waiting = election.campaign(to_bytes(proposal))
-                term = await _or_signal(waiting, signals, f"campaigning for {name}")
+                term = await or_signal(waiting, signals, f"campaigning for {name}")
                 if not command:
                     return await _hold(store, signals, term, "leadership")
                 return await _run_under(store, signals, term, "leadership", command, kill_after)
@@ -143,14 +147,14 @@ async def _observe(store: Store, name: str) -> int:
         if leader is None:
             continue
         if store.printer.as_json:
-            store.printer.json(await _entry(store, leader.key))
+            store.printer.json(await entry_at(store, leader.key))
         else:
             store.printer.data(leader.key)
             store.printer.data(leader.value)
     return 0
 
 
-async def _or_signal(waiting: Coroutine[Any, Any, T], signals: Signals, what: str) -> T:
+async def or_signal(waiting: Coroutine[Any, Any, T], signals: Signals, what: str) -> T:
     """Return what ``waiting`` gives. Raises :class:`Interrupted` at a signal; a place in line is given up then."""
     task, signalled = start_task(waiting), start_task(signals.arrived.wait())
     try:
@@ -164,13 +168,14 @@ async def _or_signal(waiting: Coroutine[Any, Any, T], signals: Signals, what: st
         await asyncio.wait({task, signalled})
 
 
-async def _entry(store: Store, key: bytes) -> rpc_pb2.RangeResponse:
+async def entry_at(store: Store, key: bytes) -> rpc_pb2.RangeResponse:
+    """Read one key."""
     return await store.call(methods.KV_RANGE, rpc_pb2.RangeRequest(key=key))
 
 
 async def _hold(store: Store, signals: Signals, grant: Grant, noun: str) -> int:
     """Show the entry that holds, and hold until a signal comes."""
-    entry = await _entry(store, grant.key)
+    entry = await entry_at(store, grant.key)
     if store.printer.as_json:
         store.printer.json(entry)
     else:
@@ -189,7 +194,7 @@ async def _run_under(
     kill_after: float,
 ) -> int:
     """Run a command while ``grant`` is held, and release it."""
-    entry = await _entry(store, grant.key)
+    entry = await entry_at(store, grant.key)
     key = grant.key.decode(errors="surrogateescape")
     told = {"COORD_FENCING_TOKEN": str(grant.token)}
     if noun == "lock":
