@@ -162,6 +162,24 @@ async def test_tasks_that_wait_independently_are_left_alone(inline: coord.Client
             await (await asyncio.wait_for(wait, WITHIN_S)).release()
 
 
+async def test_another_task_of_the_holder_s_session_may_wait_for_us(inline: coord.Client) -> None:
+    """We wait for x while we hold y; who waits for y is in the session that holds x, but is not the holder."""
+    async with inline.session(ttl=30) as one, inline.session(ttl=30) as two:
+
+        async def take(name: str) -> coord.Grant:
+            return await inline.mutex(name, session=two).acquire()
+
+        x = await asyncio.ensure_future(take("x"))
+        y = await inline.mutex("y", session=one).acquire()
+        other = asyncio.ensure_future(take("y"))
+        await lined_up(inline, "y", 2)
+        with pytest.raises(coord.LockTimeout):
+            await inline.mutex("x", session=one, detect_deadlocks=True).acquire(timeout=0.7)
+        await y.release()
+        await (await asyncio.wait_for(other, WITHIN_S)).release()
+        await x.release()
+
+
 async def test_a_circle_with_entries_of_other_clients_is_only_suspected(
     inline: coord.Client,
 ) -> None:

@@ -270,6 +270,7 @@ async def test_guards_cover_every_name(client: coord.Client, prefix: str) -> Non
     await client.stm(write)
     await client.mutex(prefix + "b").break_lock(grant.token, reason="it hangs")
     assert not (await client.txn().when(*grant.guards()).then(put(key, "4")).commit()).succeeded
+    assert not (await grant.txn().then(put(key, "4")).commit()).succeeded
     with pytest.raises(coord.LockLost):
         await client.stm(write)
     found = await client.get(key)

@@ -125,6 +125,25 @@ async def test_a_doubled_release_does_not_free_the_next_holder(inline: coord.Cli
         await second.release()
 
 
+async def test_a_doubled_release_of_a_broken_one_does_not_free_the_next_holder(
+    inline: coord.Client,
+) -> None:
+    """What removes the rest of a broken grant is guarded entry by entry."""
+    faulty = make_faulty(inline)
+    async with inline.session(ttl=30) as session:
+        lock = inline.multi_lock(AB, session=session)
+        first = await lock.acquire(timeout=WITHIN_S)
+        await inline.delete(first.keys[1])
+        faulty.plan.append(Fault.TWICE)
+        await first.release()
+        assert await everything(inline) == []
+        second = await lock.acquire(timeout=WITHIN_S)
+        assert await faulty.deliver_late() == 1
+        assert await everything(inline) == list(second.keys)
+        second.check()
+        await second.release()
+
+
 async def test_a_late_copy_of_a_try_that_failed_takes_nothing(inline: coord.Client) -> None:
     faulty = make_faulty(inline)
     async with inline.session(ttl=30) as one, inline.session(ttl=30) as two:
