@@ -14,7 +14,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from coord.errors import Compacted, RequestRefused, Unavailable
+from coord.errors import Compacted, CoordTimeout, RequestRefused, Unavailable
 from coord.runtime import start_task
 from coord.store.keys import prefix_end
 from coord.store.values import EventType
@@ -88,8 +88,9 @@ async def wait_until(
     """Wait until ``condition`` is done and return its result. On the runtime's loop.
 
     ``first``: what an earlier request already told to watch, which saves the first evaluation.
-    Raises :class:`SessionExpired` as soon as the session ends (None: the wait needs none), and what ``condition`` raises, except
-    :class:`Unavailable`, after which it asks again.
+    Raises :class:`SessionExpired` as soon as the session ends (None: the wait needs none), and what ``condition``
+    raises, except :class:`Unavailable` and :class:`CoordTimeout`, after which it asks again: how long a request may
+    take says nothing about the wait.
     Cancelling leaves no watch behind.
     """
     verdict: Done[T] | Watch | None = first
@@ -99,7 +100,7 @@ async def wait_until(
         if verdict is None:
             try:
                 verdict = await while_valid(session, condition())
-            except Unavailable:
+            except (Unavailable, CoordTimeout):
                 await while_valid(session, home.pause(_RETRY_LOW_S, _RETRY_HIGH_S))
                 continue
         if isinstance(verdict, Done):
