@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import coord
 from coord.locking import deadlock
 from tests.support.faulty import Fault, make_faulty, settle
+from tests.support.proxy import Proxy
 
 WITHIN_S = 20.0
 AB = ["a", "b"]
@@ -156,6 +157,31 @@ async def test_a_late_copy_of_a_try_that_failed_takes_nothing(inline: coord.Clie
             pass
         assert await faulty.deliver_late() == 1
         assert await everything(inline) == []
+
+
+async def test_a_lost_connection_does_not_lose_the_hand_over(endpoint: str, prefix: str) -> None:
+    names = [prefix + name for name in AB]
+    async with (
+        coord.connect(endpoint) as direct,
+        Proxy(endpoint) as proxy,
+        coord.connect(proxy.endpoint) as client,
+    ):
+        held = await direct.multi_lock(names).acquire(timeout=WITHIN_S)
+        waiting = asyncio.ensure_future(client.multi_lock(names).acquire())
+        async with asyncio.timeout(WITHIN_S):
+            while await direct.count(prefix) < 4:
+                await asyncio.sleep(0.01)
+        await proxy.refuse()
+        proxy.cut()
+        await held.release()
+        await proxy.accept()
+        async with asyncio.timeout(WITHIN_S):
+            grant = await waiting
+        assert grant.token > held.token
+        proxy.cut()  # a holder keeps what it has
+        grant.check()
+        assert await grant.release()
+        assert await direct.count(prefix) == 0
 
 
 async def test_a_session_that_another_process_uses_is_told(inline: coord.Client) -> None:
