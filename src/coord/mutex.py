@@ -21,6 +21,7 @@ from coord.locking.deadlock import Detector, circle
 from coord.locking.delay import LockDelay, check_delay
 from coord.locking.entries import LineEntry, entry_of, metadata, parse, task_identity, who
 from coord.locking.single_key import SingleKey
+from coord.locking.trouble import last_store_error
 from coord.locking.waits import Agent, follow
 from coord.roster import roster
 from coord.store import comparing as compare
@@ -311,12 +312,13 @@ class Mutex:
         if attempt.delay is not None:
             return f"it is free, but its last holder did not leave by itself: lock_delay is {self._delay_s:g} s"
         if contender.behind is None:
-            return ""
+            return last_store_error(self._home.core)
         try:
             async with asyncio.timeout(_EXPLAIN_WITHIN_S):
                 line = await self._line()
         except (TimeoutError, CoordError):
-            return f"waiting behind {_text(contender.behind)}" + attempt.suspicion
+            parts = [f"waiting behind {_text(contender.behind)}", last_store_error(self._home.core)]
+            return "; ".join([part for part in parts if part]) + attempt.suspicion
         ahead = [e for e in line if e.token < contender.token or not contender.token]
         if not ahead:
             return ""

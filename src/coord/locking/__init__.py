@@ -8,6 +8,7 @@ it; a *wait* leads from an entry that waits to the one that holds.
 * :mod:`coord.locking.delay`: the pause after a holder that did not leave by itself.
 * :mod:`coord.locking.waits`: who waits for whom, as far as leases and metadata tell.
 * :mod:`coord.locking.deadlock`: circles of waits.
+* :mod:`coord.locking.trouble`: what is wrong with the store, for time-outs.
 
 Left out: acquiring and releasing, which is :mod:`coord.mutex` and :mod:`coord.recipes.multi_lock`.
 """

@@ -26,6 +26,7 @@ from coord.grants import Grant, Hold
 from coord.local_line import LocalLines
 from coord.locking.deadlock import Detector, circle
 from coord.locking.entries import metadata, parse, task_identity
+from coord.locking.trouble import last_store_error
 from coord.locking.waits import Agent
 from coord.names import Names
 from coord.roster import note_length
@@ -316,7 +317,8 @@ class MultiLock:
         except TimeoutError:
             if not scope.expired():
                 raise
-            explain = _in_the_way(begun)
+            known = [_in_the_way(begun), last_store_error(self._home.core)]
+            explain = "; ".join([part for part in known if part])
             if detector is not None and detector.suspected:
                 explain += f"; this may be a circle: {circle(detector.suspected)}"
             raise LockTimeout(f"acquire of {self._text}", timeout, explain=explain) from None
