@@ -158,6 +158,7 @@ class Entry:
         when = (self._asked.free, *also)
         look = (*otherwise, self._asked.ours, self._asked.gate)
         place = len(otherwise)
+        self.other = None
         while True:
             result = await self._create_once(when, then, look)
             if result is None:

@@ -68,11 +68,7 @@ class SingleKey(Entry):
         return Done(None) if self.token else Watch((self.key,), result.revision)
 
     async def _attempt(self) -> TxnResult:
-        self.other = None
         result = await self.create((op.put(self.key, self._value, lease=self.session.lease_id),))
-        self._stand_behind()
-        return result
-
-    def _stand_behind(self) -> None:
         if self.other is not None:
             self.behind, self.after = self.key, self.other.create_revision
+        return result

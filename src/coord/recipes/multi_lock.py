@@ -81,7 +81,6 @@ class _Entries(Entry):
         self.keys: tuple[bytes, ...] = tuple([name + leaf for name in names])
         self.names: tuple[bytes, ...] = names
         super().__init__(home, session, names[0], self.keys[0], recipe=recipe, is_ours=is_ours)
-        self._mine = is_ours
         self.behind: tuple[KeyValue, ...] = ()
         """The nearest entry before ours under each name that has one, without values."""
         self._first: Watch | None = None
@@ -133,8 +132,9 @@ class _Entries(Entry):
             tuple([op.get(key) for key in self.keys[1:]]),
             also=tuple([compare.create_revision(key) == 0 for key in self.keys[1:]]),
         )
-        if not self.token:
-            self._adopt_rest(result)
+        # Somebody may have removed the first of our entries before we knew of them.
+        if not self.token and not self._note_landed(result, 0):
+            raise SessionShared(self.text, self.session.lease_id)
         if not result.succeeded:
             return  # who is ahead of adopted entries, the first look tells
         lines = [result.range(count + n) for n in range(count)]
@@ -167,14 +167,6 @@ class _Entries(Entry):
             for kv in result.range(place + n).items:
                 if kv.key not in self.keys:
                     link_to_holder(self.recipe, kv.key, kv.create_revision, kv.value)
-
-    def _adopt_rest(self, result: TxnResult) -> None:
-        """Take what is left of our entries, when somebody has removed the first before we knew of them."""
-        rest = [kv for n in range(len(self.keys) - 1) for kv in result.range(n).items]
-        ours = [kv.create_revision for kv in rest if self._mine(kv.value)]
-        if not ours:
-            raise SessionShared(self.text, self.session.lease_id)
-        self.token = ours[0]
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 
