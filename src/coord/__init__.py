@@ -92,6 +92,25 @@ if TYPE_CHECKING:
     from coord.mutex import Mutex, MutexGrant
     from coord.notices import CoordWarning, KeyCountWarning, RightsWarning
     from coord.recipes.multi_lock import MultiLock, MultiLockGrant, TooManyNames
+    from coord.recipes.rwlock import (
+        ReadGrant,
+        ReadLock,
+        RWEntry,
+        RWLock,
+        RWState,
+        UpgradeRefused,
+        WriteGrant,
+        WriteLock,
+    )
+    from coord.recipes.semaphore import (
+        LimitMismatch,
+        Permit,
+        PermitEntry,
+        PermitLost,
+        Semaphore,
+        SemaphoreState,
+        SemaphoreTimeout,
+    )
     from coord.session import Session, SessionState
     from coord.store.auth import Access, AuthStatus, Permission, RoleInfo, UserInfo
     from coord.store.batch import Batch, Pending
@@ -260,6 +279,25 @@ _HOMES = {
         "EndpointHealth",
     ),
     "coord.watching": ("Watch",),
+    "coord.recipes.rwlock": (
+        "RWEntry",
+        "RWLock",
+        "RWState",
+        "ReadGrant",
+        "ReadLock",
+        "UpgradeRefused",
+        "WriteGrant",
+        "WriteLock",
+    ),
+    "coord.recipes.semaphore": (
+        "LimitMismatch",
+        "Permit",
+        "PermitEntry",
+        "PermitLost",
+        "Semaphore",
+        "SemaphoreState",
+        "SemaphoreTimeout",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _SUBMODULES = frozenset({"codec", "compare", "op"})
@@ -321,6 +359,7 @@ __all__ = [
     "LeaseGrant",
     "LeaseInfo",
     "LeaseNotFound",
+    "LimitMismatch",
     "LineEntry",
     "LockLost",
     "LockTimeout",
@@ -346,16 +385,27 @@ __all__ = [
     "Pending",
     "Permission",
     "PermissionDenied",
+    "Permit",
+    "PermitEntry",
+    "PermitLost",
     "Place",
     "ProtocolError",
     "PutResult",
+    "RWEntry",
+    "RWLock",
+    "RWState",
     "RangeResult",
+    "ReadGrant",
+    "ReadLock",
     "RequestRefused",
     "RightsWarning",
     "RoleExists",
     "RoleInfo",
     "RoleNotFound",
     "SavedSnapshot",
+    "Semaphore",
+    "SemaphoreState",
+    "SemaphoreTimeout",
     "Session",
     "SessionClosed",
     "SessionError",
@@ -383,6 +433,7 @@ __all__ = [
     "TypedWatchEvent",
     "Unavailable",
     "UpdateConflict",
+    "UpgradeRefused",
     "UserExists",
     "UserInfo",
     "UserNotFound",
@@ -392,6 +443,8 @@ __all__ = [
     "WatchEvent",
     "WatchFilter",
     "WatchReport",
+    "WriteGrant",
+    "WriteLock",
     "__version__",
     "codec",
     "compare",

@@ -23,6 +23,7 @@ from coord.errors import (
     InvalidArgument,
     LeaseNotFound,
     PermissionDenied,
+    ProtocolError,
     SessionError,
     Unavailable,
 )
@@ -30,6 +31,7 @@ from coord.reaper import look_after
 from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.caller import Repeat
+from coord.store.txn import TxnResult
 from coord.waiter import while_valid
 
 if TYPE_CHECKING:
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from coord.session import Session
     from coord.store.comparing import Compare
     from coord.store.operations import Op
-    from coord.store.txn import TxnResult
     from coord.store.values import KeyValue
 
 META_PREFIX = b"_coord/"
@@ -111,7 +112,10 @@ class Entry:
         """The key as somebody else had made it, if so."""
         self.farewell: tuple[Op, ...] = ()
         """What a release does besides, in the same transaction."""
+        self.beside: tuple[bytes, ...] = ()
+        """Further keys that the same create puts, and that go when ``key`` goes."""
         self._doubtful = False
+        self._sent_gate = 0
         self._was_denied = False
 
     @property
@@ -138,6 +142,11 @@ class Entry:
         self.session.check()
         raise error(self.text, self.token, "revoked")
 
+    def stand_on(self, key: bytes, *, beside: tuple[bytes, ...]) -> None:
+        """Let another one of the keys that our create has put stand for us."""
+        self.key, self.beside = key, beside
+        self._asked = _asked(key, self._gate)
+
     # -- creating --------------------------------------------------------------------------------------------------
 
     async def create(
@@ -146,6 +155,7 @@ class Entry:
         otherwise: tuple[Op, ...] = (),
         *,
         also: tuple[Compare, ...] = (),
+        instead: tuple[Op, ...] = (),
     ) -> TxnResult:
         """Run a transaction whose ``then`` puts our key, as often as it takes until the store says what became of it.
 
@@ -153,17 +163,18 @@ class Entry:
         know, and :attr:`token` is 0, unless an unanswered attempt of ours had made the key: that is adopted, and is in
         :attr:`entry`. A key of somebody else is in :attr:`other`.
 
+        ``instead``, which puts our key too, is done when nothing but ``also`` is in the way; it is a transaction of
+        its own, whose answer comes before those of ``otherwise`` and says whether it was.
+
         Returns the answer of the transaction that told. Raises :class:`SessionExpired`, and refusals of the store.
         """
-        when = (self._asked.free, *also)
-        look = (*otherwise, self._asked.ours, self._asked.gate)
-        place = len(otherwise)
+        place = len(otherwise) + bool(instead)
         self.other = None
         while True:
-            result = await self._create_once(when, then, look)
+            result = await self._create_once(then, otherwise, also, instead)
             if result is None:
                 continue
-            if result.succeeded:
+            if result.succeeded or (instead and nested(result).succeeded):
                 self.token = result.revision
                 return result
             found = result.range(place).items
@@ -178,21 +189,27 @@ class Entry:
                 return result  # it was not the fence
 
     async def _create_once(
-        self, free: tuple[Compare, ...], then: tuple[Op, ...], otherwise: tuple[Op, ...]
+        self,
+        then: tuple[Op, ...],
+        otherwise: tuple[Op, ...],
+        also: tuple[Compare, ...],
+        instead: tuple[Op, ...],
     ) -> TxnResult | None:
-        """Send one create; None says that its answer is missing and that it is to be sent again.
-
-        The last of ``otherwise`` is the read of the fence, left out where that is denied.
-        """
+        """Send one create; None says that its answer is missing and that it is to be sent again."""
         self.session.check()
-        gate = self.session.gate_revisions.get(self.name, 0)
+        self._sent_gate = self.session.gate_revisions.get(self.name, 0)
         fenced = self._home.may_fence and not self._was_denied
-        when = (*free, compare.mod_revision(self._gate) == gate) if fenced else free
-        look = otherwise if fenced else otherwise[:-1]
+        free: tuple[Compare, ...] = (self._asked.free,)
+        look: tuple[Op, ...] = (*otherwise, self._asked.ours)
+        if fenced:
+            free += (compare.mod_revision(self._gate) == self._sent_gate,)
+            look += (self._asked.gate,)
+        if instead:
+            look = (op.txn(free, instead), *look)
         doubt, self._doubtful = self._doubtful, True  # until an answer is here
         try:
             result = await while_valid(
-                self.session, self._home.txn.run(when, then, look, repeat=Repeat.ONCE)
+                self.session, self._home.txn.run((*free, *also), then, look, repeat=Repeat.ONCE)
             )
         except PermissionDenied:
             self._doubtful = doubt
@@ -223,10 +240,10 @@ class Entry:
         if len(result.responses) <= place:
             return False
         gate = result.range(place).items
-        known = self.session.gate_revisions.get(self.name, 0)
         seen = gate[0].mod_revision if gate else 0
         self.session.gate_revisions[self.name] = seen
-        return seen != known
+        # Not what is known: another attempt under this name may have learnt it meanwhile.
+        return seen != self._sent_gate
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
@@ -262,11 +279,17 @@ class Entry:
 
     def _removal(self) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
         """Return what removes all that we have, and what removes the rest when a part of it is gone."""
-        return (self._asked.remove, *self.farewell), ()
+        rest = tuple(
+            [
+                op.txn((compare.create_revision(key) == self.token,), (op.delete(key),))
+                for key in self.beside
+            ]
+        )
+        return (self._asked.remove, *self.farewell, *rest), rest
 
     def _own_reads(self) -> tuple[Op, ...]:
         """Return what reads all that we may have."""
-        return (self._asked.ours,)
+        return (self._asked.ours, *[op.get(key) for key in self.beside])
 
     async def has_landed(self) -> bool:
         """Look whether an entry of ours is there, and take note of it."""
@@ -279,7 +302,10 @@ class Entry:
         return self.token != 0
 
     def give_up(self, line: Turn | None) -> None:
-        """Abandon the attempt in the background; the next one in the local ``line``, if any, waits for that."""
+        """Abandon the attempt in the background; the next one in the local ``line``, if any, waits for that.
+
+        Without a line :func:`settled` waits for it.
+        """
         if line is not None:
             line.give_up()
 
@@ -290,7 +316,10 @@ class Entry:
                 if line is not None:
                     line.leave()
 
-        if self._home.background(abandon(), name="abandon") is None and line is not None:
+        task = self._home.background(abandon(), name="abandon")
+        if line is None:
+            _note_leaving(self.session, self.name, task)
+        elif task is None:
             line.leave()
 
     async def abandon(self) -> None:
@@ -339,3 +368,31 @@ class Entry:
             else:
                 return True
         return False
+
+
+def nested(result: TxnResult) -> TxnResult:
+    """Return the answer of the transaction inside a failed one, which :meth:`Entry.create` made of ``instead``."""
+    inner = result.responses[0]
+    if not isinstance(inner, TxnResult):
+        raise ProtocolError("a transaction inside another one was answered by something else")
+    return inner
+
+
+def _note_leaving(session: Session, name: bytes, task: asyncio.Task[object] | None) -> None:
+    if task is None:
+        return
+    leaving = session.leaving.setdefault(name, set())
+    leaving.add(task)
+
+    def left(task: asyncio.Task[object]) -> None:
+        leaving.discard(task)
+        if not leaving and session.leaving.get(name) is leaving:
+            del session.leaving[name]
+
+    task.add_done_callback(left)
+
+
+async def settled(session: Session, name: bytes) -> None:
+    """Wait until no attempt of this session under ``name`` is being abandoned: what it left is not in the way (C5)."""
+    while leaving := session.leaving.get(name):
+        await while_valid(session, asyncio.wait(leaving))

@@ -10,9 +10,9 @@ from typing_extensions import override
 
 from coord.entry import check_name
 from coord.errors import CoordError
-from coord.locking.entries import parse
 from coord.locking.waits import Waits, follow
 from coord.maintenance import Maintenance
+from coord.metadata import parse
 from coord.roster import roster
 
 if TYPE_CHECKING:

@@ -19,11 +19,13 @@ from coord.grants import Grant, Hold
 from coord.local_line import LocalLine
 from coord.locking.deadlock import Detector, circle
 from coord.locking.delay import LockDelay, check_delay
-from coord.locking.entries import LineEntry, entry_of, metadata, parse, task_identity, who
+from coord.locking.entries import LineEntry, entry_of
 from coord.locking.single_key import SingleKey
 from coord.locking.trouble import last_store_error
 from coord.locking.waits import Agent, follow
+from coord.metadata import metadata, nonce, parse, place_of
 from coord.roster import roster
+from coord.runtime.threads import task_identity
 from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.caller import Repeat
@@ -178,10 +180,10 @@ class Mutex:
         joining = LocalLine.join(session, self.name, owner)
         # Nobody to wait for: joining does not give up the loop, so nothing can come in between.
         line = await (while_valid(session, joining) if self.name in session.lines else joining)
-        nonce = format(self._home.env.rand.bits(64), "016x")
-        contender = attempt.contender = self._contender(session, nonce)
+        own = nonce(self._home)
+        contender = attempt.contender = self._contender(session, own)
         try:
-            await contender.enter(metadata(self._home.env, nonce, owner, self._label))
+            await contender.enter(self._metadata(own, owner))
             await contender.wait_turn()
             if self._delay_s:
                 await self._settle(contender, attempt)
@@ -205,11 +207,10 @@ class Mutex:
                 line = await while_valid(session, LocalLine.try_join(session, self.name, owner))
                 if line is None:
                     return None
-                nonce = format(self._home.env.rand.bits(64), "016x")
-                contender = self._contender(session, nonce)
+                own = nonce(self._home)
+                contender = self._contender(session, own)
                 try:
-                    value = metadata(self._home.env, nonce, owner, self._label)
-                    taken = await contender.try_enter(value)
+                    taken = await contender.try_enter(self._metadata(own, owner))
                     if taken and self._delay_s:
                         await self._settle(contender, _Attempt())
                 except BaseException:
@@ -227,15 +228,18 @@ class Mutex:
             return None
         return self._remember(owner, MutexGrant(self._home, contender, line))
 
-    def _contender(self, session: Session, nonce: str) -> Contender | SingleKey:
+    def _contender(self, session: Session, own: str) -> Contender | SingleKey:
         def is_ours(value: bytes) -> bool:
-            return parse(value).get("nonce") == nonce
+            return parse(value).get("nonce") == own
 
         if self._is_single_key:
             return SingleKey(self._home, session, self.name, recipe=MUTEX, is_ours=is_ours)
         return Contender(
             self._home, session, self.name, recipe=MUTEX, lost_error=LockLost, is_ours=is_ours
         )
+
+    def _metadata(self, own: str, owner: str) -> bytes:
+        return metadata(self._home, own, owner, label=self._label).encode()
 
     # -- reentrancy ------------------------------------------------------------------------------------------------
 
@@ -324,7 +328,8 @@ class Mutex:
             return ""
         first = ahead[0]
         return (
-            f"held by {_text(first.key)} (token {first.token}{who(first)}), {len(ahead)} ahead of us"
+            f"held by {_text(first.key)} (token {first.token}{place_of(first.metadata)}),"
+            f" {len(ahead)} ahead of us"
             + await self._what_holder_waits_for(first)
             + attempt.suspicion
         )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from coord.coordination import Coordination
     from coord.entry import Entry
+    from coord.grants import Grant
     from coord.local_line import LocalLine
 
 DRIFT = 0.01
@@ -120,6 +121,10 @@ class Session:
         """Per name, the mod revision of its create fence."""
         self.doubts: dict[bytes, list[Entry]] = {}
         """Per name, the attempts whose create may still land, where nothing fences it off."""
+        self.leaving: dict[bytes, set[asyncio.Task[object]]] = {}
+        """Per name, the attempts that are being abandoned and that no local line waits for."""
+        self.readers: dict[bytes, dict[Grant, str]] = {}
+        """Per name, the shared grants, each with the task or thread that took it."""
 
     # -- what may be asked from anywhere ---------------------------------------------------------------------------
 

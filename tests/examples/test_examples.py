@@ -30,6 +30,12 @@ PRINTS = {
         "worker 2 is alone",
         "tokens rise: True",
     ],
+    "examples/rwlock.py": [
+        "two read at once",
+        "others read: False",
+        "after the downgrade others read, too",
+    ],
+    "examples/semaphore.py": ["10 done, at most 3 at once", "free now: 5"],
     "examples/session.py": ["valid: True", "present: True", "present: False"],
     "examples/sync_mutex.py": ["holding, token is positive: True", "hello"],
     "examples/testing.py": [

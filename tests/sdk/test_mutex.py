@@ -9,7 +9,6 @@ import pytest
 
 import coord
 from coord.compare import create_revision
-from coord.locking.entries import task_identity
 from coord.op import delete, put
 
 
@@ -263,16 +262,6 @@ async def test_reentrant_counts_per_task(client: coord.Client, prefix: str) -> N
     theirs = await asyncio.wait_for(other, 5)
     assert theirs.token > outer.token
     await theirs.release()
-
-
-async def test_no_task_is_taken_for_one_that_has_ended() -> None:
-    async def name() -> str:
-        assert task_identity() == task_identity()
-        return task_identity()
-
-    # One after the other, so that addresses are used again.
-    names = [await asyncio.ensure_future(name()) for _ in range(200)]
-    assert len(set(names)) == 200
 
 
 async def test_names_next_to_each_other_do_not_interfere(client: coord.Client, prefix: str) -> None:

@@ -222,7 +222,7 @@ def test_the_default_session_is_one(memory: coord.sync.Client) -> None:
 
 
 def test_twins_have_every_attribute(memory: coord.sync.Client) -> None:
-    internal = {"doubts", "gate_revisions", "lines", "lost_error"}
+    internal = {"doubts", "gate_revisions", "leaving", "lines", "lost_error", "readers"}
     session = memory.default_session()
     with memory.mutex("m").hold() as grant, memory.election("e").lead("x") as term:
         for twin in (memory, session, memory.mutex("m"), grant, memory.election("e"), term):

@@ -37,6 +37,10 @@ INTERNAL = {
     "StmTxn.read_keys",
     "StmTxn.writes",
     "Typed.updating",
+    "_Side.acquire_for",
+    "_Side.try_acquire_for",
+    "Semaphore.acquire_for",
+    "Semaphore.try_acquire_for",
 }
 # `connect()` is done when it returns, so there is nothing between it and the client.
 WITHOUT_TWIN = {"Connecting"}
@@ -48,6 +52,9 @@ LEFT_OUT = {
     "Mutex.hold": {"on_loss"},
     "MultiLock.hold": {"on_loss"},
     "Election.lead": {"on_loss"},
+    "ReadLock.hold": {"on_loss"},
+    "WriteLock.hold": {"on_loss"},
+    "Semaphore.hold": {"on_loss"},
 }
 # Parameters of another type: no loops, and plain functions instead of coroutine functions.
 RETYPED = {

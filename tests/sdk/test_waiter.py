@@ -182,6 +182,23 @@ async def test_a_silent_watch_is_made_good_by_looking_again(
             await (await waiting).release()
 
 
+@pytest.mark.parametrize("error", [coord.Unavailable("no"), coord.CoordTimeout("a look", 10.0)])
+async def test_a_look_that_fails_is_made_again(
+    inline: coord.Client, error: coord.CoordError
+) -> None:
+    looks = 0
+
+    async def look() -> waiter.Done[str]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise error
+        return waiter.Done("seen")
+
+    async with asyncio.timeout(WITHIN_S):
+        assert await waiter.wait_until(inline._home, look, session=None) == "seen"
+
+
 # -- sessions ------------------------------------------------------------------------------------------------------
 
 

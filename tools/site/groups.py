@@ -128,6 +128,31 @@ GROUPS = (
         ),
     ),
     Group(
+        slug="rwlocks",
+        title="Read-write locks",
+        about="Many readers or one writer.",
+        names=(
+            "coord.RWLock",
+            "coord.ReadLock",
+            "coord.WriteLock",
+            "coord.ReadGrant",
+            "coord.WriteGrant",
+            "coord.RWState",
+            "coord.RWEntry",
+        ),
+    ),
+    Group(
+        slug="semaphores",
+        title="Semaphores",
+        about="At most so many permits in use.",
+        names=(
+            "coord.Semaphore",
+            "coord.Permit",
+            "coord.SemaphoreState",
+            "coord.PermitEntry",
+        ),
+    ),
+    Group(
         slug="elections",
         title="Elections",
         about="One leader at a time, who says where it is.",
@@ -230,9 +255,21 @@ HIDDEN = frozenset(
         "StmTxn.read_keys",
         "StmTxn.writes",
         "Typed.updating",
+        "_Side.acquire_for",
+        "_Side.try_acquire_for",
+        "Semaphore.acquire_for",
+        "Semaphore.try_acquire_for",
     }
 )
 """Members that other rooms call and applications do not, as in ``tests/sdk/test_sync_parity.py``."""
 
-HIDDEN_ATTRIBUTES = frozenset({"Session.doubts", "Session.gate_revisions", "Session.lines"})
+HIDDEN_ATTRIBUTES = frozenset(
+    {
+        "Session.doubts",
+        "Session.gate_revisions",
+        "Session.leaving",
+        "Session.lines",
+        "Session.readers",
+    }
+)
 """Attributes of that kind."""

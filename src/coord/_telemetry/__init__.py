@@ -13,7 +13,15 @@ Values of keys never appear; names only in spans, cut to a bounded length, never
 """
 
 from coord._telemetry.calls import note_retry, observed_call
-from coord._telemetry.names import ELECTION, MULTI_LOCK, MUTEX, SESSION, Recipe
+from coord._telemetry.names import (
+    ELECTION,
+    MULTI_LOCK,
+    MUTEX,
+    RWLOCK,
+    SEMAPHORE,
+    SESSION,
+    Recipe,
+)
 from coord._telemetry.notes import (
     note_cleanup,
     note_connection,
@@ -41,6 +49,8 @@ __all__ = [
     "ELECTION",
     "MULTI_LOCK",
     "MUTEX",
+    "RWLOCK",
+    "SEMAPHORE",
     "SESSION",
     "HoldSpan",
     "Recipe",

@@ -46,7 +46,7 @@ ATTRIBUTES: dict[str, str] = {
     TOKEN: "the fencing token",
     LEASE: "the lease id in hexadecimal, as `coord lease list` prints it",
     QUEUE_LENGTH: "how many entries were in line before ours when it was created",
-    RECIPE: "`mutex`, `multi_lock`, `election` or `session`",
+    RECIPE: "`mutex`, `election`, `session`, `rwlock`, `semaphore` or `multi_lock`",
     OUTCOME: "waits: `granted`, `refused` (`try_acquire`), `timeout`, `cancelled` or `failed`;"
     " renewals: `ok` or `failed`; clean-ups: `done`, or `left` to the end of the lease",
     REASON: "`revoked`, `expired`, `lease_not_found`, `unhealthy`, `closed`, `orphaned` or `other`",
@@ -84,6 +84,20 @@ MULTI_LOCK = Recipe(
     carries_trace=True,
 )
 SESSION = Recipe(name="session", wait="coord.session.open")
+RWLOCK = Recipe(
+    name="rwlock",
+    wait="coord.rwlock.acquire",
+    attempt="coord.rwlock.try_acquire",
+    hold="coord.rwlock.hold",
+    carries_trace=True,
+)
+SEMAPHORE = Recipe(
+    name="semaphore",
+    wait="coord.semaphore.acquire",
+    attempt="coord.semaphore.try_acquire",
+    hold="coord.semaphore.hold",
+    carries_trace=True,
+)
 
 WATCH = "coord.watch"
 # The span of a call or stream is called by its path.
@@ -104,6 +118,12 @@ SPANS: dict[str, tuple[str, ...]] = {
     MULTI_LOCK.attempt: _WAIT,
     MULTI_LOCK.hold: _HOLD,
     SESSION.wait: (NAME, OUTCOME, ERROR_TYPE),
+    RWLOCK.wait: _WAIT,
+    RWLOCK.attempt: _WAIT,
+    RWLOCK.hold: _HOLD,
+    SEMAPHORE.wait: _WAIT,
+    SEMAPHORE.attempt: _WAIT,
+    SEMAPHORE.hold: _HOLD,
     WATCH: (WATCH_KEY, WATCH_END),
 }
 """Which attributes a span may have."""

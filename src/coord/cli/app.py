@@ -65,6 +65,8 @@ _COMMANDS = {
     "demo": _Entry("program", "demo", "Show locks, failover and fencing on real processes."),
     "completion": _Entry("program", "completion", "Print the completion script for a shell."),
     "version": _Entry("program", "version", "Print versions."),
+    "rwlock": _Entry("shares", "rwlock", "Hold a read-write lock, while a command runs."),
+    "semaphore": _Entry("shares", "semaphore", "Hold permits, while a command runs."),
 }
 
 
@@ -110,8 +112,8 @@ class _Overview(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=(
         "Exit codes: 0 done, 1 failed, 2 no usable connection (refused logins, lease renewals), 3 unreadable input, "
-        "4 unsupported, 5 ended by the server, 128 wrong arguments, 130 Ctrl-C; lock and elect pass on "
-        "the code of the command they run."
+        "4 unsupported, 5 ended by the server, 128 wrong arguments, 130 Ctrl-C; lock, elect, rwlock and semaphore pass "
+        "on the code of the command they run."
     ),
 )
 def cli() -> None:

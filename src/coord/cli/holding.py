@@ -8,16 +8,21 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord.cli.options import CommandFailed
 from coord.runtime import start_task
+from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Callable, Coroutine, Generator, Mapping
 
+    from coord.cli.connection import Store
+    from coord.election import Leader
     from coord.grants import Grant
+
+T = TypeVar("T")
 
 _CANNOT_RUN = 126  # as shells and env(1) report it
 _NOT_FOUND = 127
@@ -65,6 +70,55 @@ class Interrupted(CommandFailed):
 
     def __init__(self, what: str, number: signal.Signals) -> None:
         super().__init__(f"{what}: {number.name}", _SIGNAL_BASE + number)
+
+
+async def or_signal(waiting: Coroutine[Any, Any, T], signals: Signals, what: str) -> T:
+    """Return what ``waiting`` gives. Raises :class:`Interrupted` at a signal; a place in line is given up then."""
+    task, signalled = start_task(waiting), start_task(signals.arrived.wait())
+    try:
+        await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Interrupted(what, signals.numbers[0])
+        return task.result()
+    finally:
+        for each in (task, signalled):
+            each.cancel()
+        await asyncio.wait({task, signalled})
+
+
+async def entry_of(store: Store, held: Grant | Leader) -> rpc_pb2.RangeResponse:
+    """Read the entry that stands for what is held."""
+    return await store.call(methods.KV_RANGE, rpc_pb2.RangeRequest(key=held.key))
+
+
+async def hold(store: Store, signals: Signals, grant: Grant, noun: str) -> int:
+    """Show the entry of ``grant``, and hold that until a signal comes."""
+    entry = await entry_of(store, grant)
+    if store.printer.as_json:
+        store.printer.json(entry)
+    else:
+        store.printer.get(entry)
+    code = await until_signal(signals, grant, noun)
+    await grant.release()
+    return code
+
+
+async def run_under(
+    signals: Signals,
+    grant: Grant,
+    noun: str,
+    command: list[str],
+    told: Mapping[str, str],
+    kill_after: float,
+) -> int:
+    """Run a command while ``grant`` is held, release that, and return the command's exit code."""
+    code = await while_running(signals, grant, noun, command, told, kill_after)
+    if not await grant.release():
+        # It ended by itself, but what it needed was no longer surely held.
+        raise CommandFailed(
+            f"{noun} lost: {grant.name} (token {grant.token}), before the command ended"
+        )
+    return code
 
 
 async def until_signal(signals: Signals, grant: Grant, noun: str) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from coord.cli.connection import Store, run
-from coord.cli.holding import Interrupted, caught, until_signal, while_running
+from coord.cli.holding import caught, entry_of, hold, or_signal, run_under
 from coord.cli.options import (
     BadArguments,
     ChildCommand,
@@ -18,18 +17,9 @@ from coord.cli.options import (
     settings_of,
     to_bytes,
 )
-from coord.runtime import start_task
-from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any
-
-    from coord.cli.holding import Signals
-    from coord.grants import Grant
     from coord.mutex import Mutex, MutexGrant
-
-T = TypeVar("T")
 
 _CANDIDATE_WORDS = 2  # NAME PROPOSAL
 
@@ -83,8 +73,13 @@ def lock(
                 waiting = _take(mutex) if try_ else mutex.acquire(timeout=timeout)
                 grant = await or_signal(waiting, signals, f"waiting for lock {name}")
                 if not command:
-                    return await _hold(store, signals, grant, "lock")
-                return await _run_under(store, signals, grant, "lock", command, kill_after)
+                    return await hold(store, signals, grant, "lock")
+                told = {
+                    "COORD_FENCING_TOKEN": str(grant.token),
+                    "ETCD_LOCK_KEY": grant.key.decode(errors="surrogateescape"),
+                    "ETCD_LOCK_REV": str((await entry_of(store, grant)).header.revision),
+                }
+                return await run_under(signals, grant, "lock", command, told, kill_after)
 
     return run(settings_of(ctx), work)
 
@@ -136,8 +131,12 @@ def elect(
                 waiting = election.campaign(to_bytes(proposal))
                 term = await or_signal(waiting, signals, f"campaigning for {name}")
                 if not command:
-                    return await _hold(store, signals, term, "leadership")
-                return await _run_under(store, signals, term, "leadership", command, kill_after)
+                    return await hold(store, signals, term, "leadership")
+                told = {
+                    "COORD_FENCING_TOKEN": str(term.token),
+                    "COORD_LEADER_KEY": term.key.decode(errors="surrogateescape"),
+                }
+                return await run_under(signals, term, "leadership", command, told, kill_after)
 
     return run(settings_of(ctx), look_on if listen else stand)
 
@@ -147,64 +146,8 @@ async def _observe(store: Store, name: str) -> int:
         if leader is None:
             continue
         if store.printer.as_json:
-            store.printer.json(await entry_at(store, leader.key))
+            store.printer.json(await entry_of(store, leader))
         else:
             store.printer.data(leader.key)
             store.printer.data(leader.value)
     return 0
-
-
-async def or_signal(waiting: Coroutine[Any, Any, T], signals: Signals, what: str) -> T:
-    """Return what ``waiting`` gives. Raises :class:`Interrupted` at a signal; a place in line is given up then."""
-    task, signalled = start_task(waiting), start_task(signals.arrived.wait())
-    try:
-        await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Interrupted(what, signals.numbers[0])
-        return task.result()
-    finally:
-        for each in (task, signalled):
-            each.cancel()
-        await asyncio.wait({task, signalled})
-
-
-async def entry_at(store: Store, key: bytes) -> rpc_pb2.RangeResponse:
-    """Read one key."""
-    return await store.call(methods.KV_RANGE, rpc_pb2.RangeRequest(key=key))
-
-
-async def _hold(store: Store, signals: Signals, grant: Grant, noun: str) -> int:
-    """Show the entry that holds, and hold until a signal comes."""
-    entry = await entry_at(store, grant.key)
-    if store.printer.as_json:
-        store.printer.json(entry)
-    else:
-        store.printer.get(entry)
-    code = await until_signal(signals, grant, noun)
-    await grant.release()
-    return code
-
-
-async def _run_under(
-    store: Store,
-    signals: Signals,
-    grant: Grant,
-    noun: str,
-    command: list[str],
-    kill_after: float,
-) -> int:
-    """Run a command while ``grant`` is held, and release it."""
-    entry = await entry_at(store, grant.key)
-    key = grant.key.decode(errors="surrogateescape")
-    told = {"COORD_FENCING_TOKEN": str(grant.token)}
-    if noun == "lock":
-        told |= {"ETCD_LOCK_KEY": key, "ETCD_LOCK_REV": str(entry.header.revision)}
-    else:
-        told |= {"COORD_LEADER_KEY": key}
-    code = await while_running(signals, grant, noun, command, told, kill_after)
-    if not await grant.release():
-        # It ended by itself, but no longer surely alone.
-        raise CommandFailed(
-            f"{noun} lost: {grant.name} (token {grant.token}), before the command ended"
-        )
-    return code

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coord.cli.connection import Store, run
-from coord.cli.holding import caught, until_signal, while_running
-from coord.cli.locks import entry_at, or_signal
+from coord.cli.holding import caught, or_signal, until_signal, while_running
 from coord.cli.options import (
     BadArguments,
     ChildCommand,
@@ -18,6 +17,7 @@ from coord.cli.options import (
     settings_of,
     to_bytes,
 )
+from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
     from coord.recipes.multi_lock import MultiLock, MultiLockGrant
@@ -90,7 +90,7 @@ async def _take(lock: MultiLock) -> MultiLockGrant:
 
 async def _show(store: Store, grant: MultiLockGrant) -> None:
     for key in grant.keys:
-        entry = await entry_at(store, key)
+        entry = await store.call(methods.KV_RANGE, rpc_pb2.RangeRequest(key=key))
         if store.printer.as_json:
             store.printer.json(entry)
         else:

@@ -16,6 +16,7 @@ from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
 from coord.client.locks import LockCalls
 from coord.client.recipes import RecipeCalls
+from coord.client.shares import ShareCalls
 from coord.client.views import ViewCalls
 from coord.coordination import Coordination
 from coord.errors import ClientClosed
@@ -31,7 +32,15 @@ CLOSE_WITHIN_S = 30.0
 
 
 class Client(
-    KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, AuthCalls, ViewCalls, LockCalls
+    KeyCalls,
+    LeaseCalls,
+    RecipeCalls,
+    ClusterCalls,
+    EndpointCalls,
+    AuthCalls,
+    ViewCalls,
+    ShareCalls,
+    LockCalls,
 ):
     """A client of one store. Made by :func:`connect`; usable from any thread and any number of event loops at once.
 

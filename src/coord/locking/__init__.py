@@ -3,7 +3,7 @@
 Vocabulary: an *owner* is the task or thread that acquires; a *line* is the keys under a name, the first of which holds
 it; a *wait* leads from an entry that waits to the one that holds.
 
-* :mod:`coord.locking.entries`: what an entry says of its owner, and reading it back.
+* :mod:`coord.locking.entries`: the entries of a line, read back.
 * :mod:`coord.locking.single_key`: the layout of one key per lock, for those who come from such a lock.
 * :mod:`coord.locking.delay`: the pause after a holder that did not leave by itself.
 * :mod:`coord.locking.waits`: who waits for whom, as far as leases and metadata tell.

@@ -25,11 +25,12 @@ from coord.errors import (
 from coord.grants import Grant, Hold
 from coord.local_line import LocalLines
 from coord.locking.deadlock import Detector, circle
-from coord.locking.entries import metadata, parse, task_identity
 from coord.locking.trouble import last_store_error
 from coord.locking.waits import Agent
+from coord.metadata import metadata, nonce, parse
 from coord.names import Names
 from coord.roster import note_length
+from coord.runtime.threads import task_identity
 from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.kv import SortBy
@@ -358,15 +359,15 @@ class MultiLock:
 
     def _entries(self, session: Session, owner: str) -> tuple[_Entries, bytes]:
         """Return a new attempt and the value of its entries."""
-        nonce = format(self._home.env.rand.bits(64), "016x")
+        own = nonce(self._home)
         entries = _Entries(
             self._home,
             session,
             self.names,
             recipe=MULTI_LOCK,
-            is_ours=lambda value: parse(value).get("nonce") == nonce,
+            is_ours=lambda value: parse(value).get("nonce") == own,
         )
-        return entries, metadata(self._home.env, nonce, owner, self._label)
+        return entries, metadata(self._home, own, owner, label=self._label).encode()
 
 
 def shown(names: tuple[bytes, ...]) -> str:

@@ -1,12 +1,15 @@
-"""Who the calling thread is."""
+"""Who the calling thread, or task, is."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
+from weakref import WeakKeyDictionary
 
 _numbers = itertools.count(1)
 _known = threading.local()
+_tasks: WeakKeyDictionary[asyncio.Task[object], str] = WeakKeyDictionary()
 
 
 def thread_identity() -> str:
@@ -18,4 +21,18 @@ def thread_identity() -> str:
     known: str | None = getattr(_known, "identity", None)
     if known is None:
         known = _known.identity = f"thread-{next(_numbers)}"
+    return known
+
+
+def task_identity() -> str:
+    """Return a name of the calling task that no other task of this process ever has.
+
+    Not by its address, which the next task may get: it would then seem to hold what a task that has ended left held.
+    """
+    task = asyncio.current_task()
+    if task is None:
+        return "no-task"
+    known = _tasks.get(task)
+    if known is None:
+        known = _tasks[task] = f"task-{next(_numbers)}"
     return known

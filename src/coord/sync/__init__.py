@@ -30,6 +30,15 @@ from coord.sync.grants import Grant, Hold
 from coord.sync.multi_lock import MultiLock, MultiLockGrant
 from coord.sync.mutex import Mutex, MutexGrant
 from coord.sync.session import Session
+from coord.sync.shares import (
+    Permit,
+    ReadGrant,
+    ReadLock,
+    RWLock,
+    Semaphore,
+    WriteGrant,
+    WriteLock,
+)
 from coord.sync.signals import OneShot
 from coord.sync.stm import StmTxn
 from coord.sync.txn import Txn
@@ -55,6 +64,11 @@ __all__ = [
     "NodeCache",
     "OneShot",
     "Pending",
+    "Permit",
+    "RWLock",
+    "ReadGrant",
+    "ReadLock",
+    "Semaphore",
     "Session",
     "StmTxn",
     "Term",
@@ -62,5 +76,7 @@ __all__ = [
     "Typed",
     "TypedWatch",
     "Watch",
+    "WriteGrant",
+    "WriteLock",
     "connect",
 ]

@@ -21,6 +21,7 @@ from coord.sync._leases import LeaseCalls
 from coord.sync._locks import LockCalls
 from coord.sync._portal import Portal
 from coord.sync._recipes import RecipeCalls
+from coord.sync._shares import ShareCalls
 from coord.sync._views import ViewCalls
 
 if TYPE_CHECKING:
@@ -92,7 +93,15 @@ def _open(options: Options) -> Client:
 
 
 class Client(
-    KeyCalls, LeaseCalls, RecipeCalls, ClusterCalls, EndpointCalls, AuthCalls, ViewCalls, LockCalls
+    KeyCalls,
+    LeaseCalls,
+    RecipeCalls,
+    ClusterCalls,
+    EndpointCalls,
+    AuthCalls,
+    ViewCalls,
+    ShareCalls,
+    LockCalls,
 ):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 
