@@ -12,6 +12,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 PRINTS = {
+    "examples/config.py": [
+        "limit: 250",
+        "a mistake was noticed: True",
+        "limit: 250",
+        "repaired: True",
+    ],
+    "examples/counter.py": [
+        "visits: 10",
+        "ids rise: True",
+        "somebody else was first: True",
+    ],
     "examples/election.py": [
         "leader: host-a:8080 True",
         "leader: host-a:9090",
@@ -36,6 +47,11 @@ PRINTS = {
         "after the downgrade others read, too",
     ],
     "examples/semaphore.py": ["10 done, at most 3 at once", "free now: 5"],
+    "examples/rate_limiter.py": [
+        "at once: 2",
+        "and three more, in their time",
+        "not within a millisecond",
+    ],
     "examples/session.py": ["valid: True", "present: True", "present: False"],
     "examples/sync_mutex.py": ["holding, token is positive: True", "hello"],
     "examples/testing.py": [
@@ -43,6 +59,7 @@ PRINTS = {
         "after 31 s: gone",
         "the answer was lost, the write was not: True",
     ],
+    "examples/topic.py": ["seen: reload drain stop", "the same for all: True"],
     "examples/txn.py": ["transferred: True", "examples/txn/a 70", "examples/txn/b 30"],
     "examples/watch.py": [
         "put examples/watch/a 1",

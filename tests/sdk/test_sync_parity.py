@@ -14,6 +14,9 @@ from coord import signals
 
 # Of the loop that the client lives on: not for applications.
 INTERNAL = {
+    "AtomicValue.exchange",
+    "AtomicValue.updating",
+    "AtomicValue.versioned",
     "Grant.discard",
     "MultiLock.acquire_for",
     "MultiLock.try_acquire_for",
@@ -36,6 +39,7 @@ INTERNAL = {
     "StmTxn.prefetch",
     "StmTxn.read_keys",
     "StmTxn.writes",
+    "Subscription.save",
     "Typed.updating",
     "_Side.acquire_for",
     "_Side.try_acquire_for",
@@ -45,7 +49,7 @@ INTERNAL = {
 # `connect()` is done when it returns, so there is nothing between it and the client.
 WITHOUT_TWIN = {"Connecting"}
 # Only here: an asynchronous caller wraps the read in asyncio.timeout().
-EXTRA = {"TypedWatch.read", "Watch.read"}
+EXTRA = {"Subscription.read", "TypedWatch.read", "Watch.read"}
 # Parameters that a thread has no use for.
 LEFT_OUT = {
     "connect": {"runtime"},

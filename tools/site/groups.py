@@ -159,6 +159,36 @@ GROUPS = (
         names=("coord.Election", "coord.Term", "coord.Leader"),
     ),
     Group(
+        slug="cells",
+        title="Counters and cells",
+        about="Exact shared numbers, unique ids, and values that are changed by those who know them.",
+        names=(
+            "coord.Counter",
+            "coord.ShardedCounter",
+            "coord.IdAllocator",
+            "coord.AtomicValue",
+            "coord.Versioned",
+        ),
+    ),
+    Group(
+        slug="config",
+        title="Configuration",
+        about="Typed and validated, and it changes while programs run.",
+        names=("coord.Config", "coord.ConfigState"),
+    ),
+    Group(
+        slug="topics",
+        title="Topics",
+        about="Messages for everybody, in one order, kept for a while.",
+        names=("coord.Topic", "coord.Subscription", "coord.Message", "coord.Gap"),
+    ),
+    Group(
+        slug="rates",
+        title="Rate limiters",
+        about="Permits per second for a whole fleet.",
+        names=("coord.RateLimiter",),
+    ),
+    Group(
         slug="auth",
         title="Users and rights",
         about="Who may do what.",
@@ -232,6 +262,9 @@ GROUPS = (
 
 HIDDEN = frozenset(
     {
+        "AtomicValue.exchange",
+        "AtomicValue.updating",
+        "AtomicValue.versioned",
         "Grant.discard",
         "MultiLock.acquire_for",
         "MultiLock.try_acquire_for",
@@ -254,6 +287,7 @@ HIDDEN = frozenset(
         "StmTxn.prefetch",
         "StmTxn.read_keys",
         "StmTxn.writes",
+        "Subscription.save",
         "Typed.updating",
         "_Side.acquire_for",
         "_Side.try_acquire_for",
@@ -265,6 +299,7 @@ HIDDEN = frozenset(
 
 HIDDEN_ATTRIBUTES = frozenset(
     {
+        "AtomicValue.home",
         "Session.doubts",
         "Session.gate_revisions",
         "Session.leaving",

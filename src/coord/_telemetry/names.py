@@ -46,7 +46,7 @@ ATTRIBUTES: dict[str, str] = {
     TOKEN: "the fencing token",
     LEASE: "the lease id in hexadecimal, as `coord lease list` prints it",
     QUEUE_LENGTH: "how many entries were in line before ours when it was created",
-    RECIPE: "`mutex`, `election`, `session`, `rwlock`, `semaphore` or `multi_lock`",
+    RECIPE: "the recipe's name, such as `mutex` or `rate_limiter`",
     OUTCOME: "waits: `granted`, `refused` (`try_acquire`), `timeout`, `cancelled` or `failed`;"
     " renewals: `ok` or `failed`; clean-ups: `done`, or `left` to the end of the lease",
     REASON: "`revoked`, `expired`, `lease_not_found`, `unhealthy`, `closed`, `orphaned` or `other`",
@@ -83,6 +83,11 @@ MULTI_LOCK = Recipe(
     hold="coord.multi_lock.hold",
     carries_trace=True,
 )
+RATE_LIMITER = Recipe(
+    name="rate_limiter",
+    wait="coord.rate_limiter.acquire",
+    attempt="coord.rate_limiter.try_acquire",
+)
 SESSION = Recipe(name="session", wait="coord.session.open")
 RWLOCK = Recipe(
     name="rwlock",
@@ -117,6 +122,8 @@ SPANS: dict[str, tuple[str, ...]] = {
     MULTI_LOCK.wait: _WAIT,
     MULTI_LOCK.attempt: _WAIT,
     MULTI_LOCK.hold: _HOLD,
+    RATE_LIMITER.wait: (NAME, OUTCOME, ERROR_TYPE),
+    RATE_LIMITER.attempt: (NAME, OUTCOME, ERROR_TYPE),
     SESSION.wait: (NAME, OUTCOME, ERROR_TYPE),
     RWLOCK.wait: _WAIT,
     RWLOCK.attempt: _WAIT,

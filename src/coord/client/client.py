@@ -10,10 +10,12 @@ from typing_extensions import override
 
 from coord.cache import Mirrors
 from coord.client.auth import AuthCalls
+from coord.client.cells import CellCalls
 from coord.client.cluster import ClusterCalls
 from coord.client.endpoints import EndpointCalls
 from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
+from coord.client.live import LiveCalls
 from coord.client.locks import LockCalls
 from coord.client.recipes import RecipeCalls
 from coord.client.shares import ShareCalls
@@ -41,6 +43,8 @@ class Client(
     ViewCalls,
     ShareCalls,
     LockCalls,
+    CellCalls,
+    LiveCalls,
 ):
     """A client of one store. Made by :func:`connect`; usable from any thread and any number of event loops at once.
 

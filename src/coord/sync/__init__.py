@@ -24,11 +24,14 @@ from coord.sync._portal import AmbiguousResult, Iteration
 from coord.sync.auth import Auth
 from coord.sync.batch import Batch, Pending
 from coord.sync.cache import Cache, NodeCache
+from coord.sync.cells import AtomicValue, Counter, IdAllocator, ShardedCounter
 from coord.sync.client import Client, connect
+from coord.sync.config import Config
 from coord.sync.election import Election, Term
 from coord.sync.grants import Grant, Hold
 from coord.sync.multi_lock import MultiLock, MultiLockGrant
 from coord.sync.mutex import Mutex, MutexGrant
+from coord.sync.rate_limiter import RateLimiter
 from coord.sync.session import Session
 from coord.sync.shares import (
     Permit,
@@ -41,22 +44,28 @@ from coord.sync.shares import (
 )
 from coord.sync.signals import OneShot
 from coord.sync.stm import StmTxn
+from coord.sync.topic import Message, Subscription, Topic
 from coord.sync.txn import Txn
 from coord.sync.typed import Typed, TypedWatch
 from coord.sync.watch import Watch
 
 __all__ = [
     "AmbiguousResult",
+    "AtomicValue",
     "Auth",
     "Batch",
     "Cache",
     "Client",
     "Cluster",
+    "Config",
+    "Counter",
     "Election",
     "Grant",
     "Hold",
+    "IdAllocator",
     "Iteration",
     "Maintenance",
+    "Message",
     "MultiLock",
     "MultiLockGrant",
     "Mutex",
@@ -66,12 +75,16 @@ __all__ = [
     "Pending",
     "Permit",
     "RWLock",
+    "RateLimiter",
     "ReadGrant",
     "ReadLock",
     "Semaphore",
     "Session",
+    "ShardedCounter",
     "StmTxn",
+    "Subscription",
     "Term",
+    "Topic",
     "Txn",
     "Typed",
     "TypedWatch",

@@ -14,10 +14,12 @@ from coord.runtime import Runtime, real_env
 from coord.store.txn_limits import DEFAULT_MAX_TXN_OPS
 from coord.store.value_limits import DEFAULT_MAX_VALUE_BYTES
 from coord.sync._auth import AuthCalls
+from coord.sync._cells import CellCalls
 from coord.sync._cluster import ClusterCalls
 from coord.sync._endpoints import EndpointCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
+from coord.sync._live import LiveCalls
 from coord.sync._locks import LockCalls
 from coord.sync._portal import Portal
 from coord.sync._recipes import RecipeCalls
@@ -102,6 +104,8 @@ class Client(
     ViewCalls,
     ShareCalls,
     LockCalls,
+    CellCalls,
+    LiveCalls,
 ):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
 
