@@ -86,12 +86,14 @@ if TYPE_CHECKING:
         NameExplanation,
         Place,
         SessionReport,
-        Waiting,
         WatchReport,
     )
     from coord.grants import Grant, Hold
+    from coord.locking.deadlock import DeadlockDetected, DeadlockWarning
+    from coord.locking.entries import LineEntry
+    from coord.locking.waits import Waiting
     from coord.maintenance import Maintenance
-    from coord.mutex import LineEntry, Mutex, MutexGrant
+    from coord.mutex import Mutex, MutexGrant
     from coord.notices import CoordWarning, KeyCountWarning, RightsWarning
     from coord.recipes.atomic import AtomicValue, Conflict, Versioned
     from coord.recipes.barrier import Barrier, BarrierHeld, BarrierLost, BarrierTimeout, Gate
@@ -110,6 +112,7 @@ if TYPE_CHECKING:
         MembershipTimeout,
         NotMember,
     )
+    from coord.recipes.multi_lock import MultiLock, MultiLockGrant, TooManyNames
     from coord.recipes.opening import Opening
     from coord.recipes.queues import (
         BadPriority,
@@ -262,6 +265,8 @@ __all__ = [
     "Counter",
     "CursorBusy",
     "DeadLetter",
+    "DeadlockDetected",
+    "DeadlockWarning",
     "DecodeError",
     "DelayQueue",
     "DeleteResult",
@@ -316,6 +321,8 @@ __all__ = [
     "MembershipTimeout",
     "Message",
     "MissingExtra",
+    "MultiLock",
+    "MultiLockGrant",
     "Mutex",
     "MutexGrant",
     "NameConflict",
@@ -388,6 +395,7 @@ __all__ = [
     "Term",
     "TlsConfig",
     "TooLarge",
+    "TooManyNames",
     "Topic",
     "TransferTimeout",
     "Txn",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from coord._telemetry import link_to_holder, note_queue, wants_holder
 from coord.entry import Entry
 from coord.errors import LostError, SessionShared
+from coord.roster import note_length
 from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.kv import SortBy
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from coord.session import Session
     from coord.store.operations import Op
     from coord.store.txn import TxnResult
+    from coord.store.values import KeyValue
 
 
 @lru_cache(maxsize=256)  # a lock is mostly taken again and again
@@ -54,6 +56,8 @@ class Contender(Entry):
         self._lost_error = lost_error
         self.behind: bytes | None = None
         """The key waited for, for messages."""
+        self.after: int = 0
+        """Create revision of the entry last waited for, 0 if there was none."""
         self._first: Watch | None = None
         self._alone: bool = False
 
@@ -77,9 +81,10 @@ class Contender(Entry):
             raise SessionShared(self.text, self.session.lease_id)
         if not result.succeeded:
             return  # who is ahead of the adopted entry, the first look tells
-        others = [kv.key for kv in result.range(1).items if kv.key != self.key]
+        others = [kv for kv in result.range(1).items if kv.key != self.key]
         self._alone = not others
         note_queue(self.recipe, result.range(1).count - 1)
+        note_length(self._home.core, self.name, result.range(1).count)
         if others:
             if asks_holder:
                 self._tell_holder(result)
@@ -114,16 +119,16 @@ class Contender(Entry):
     async def _look(self) -> Done[None] | Watch:
         result = await self._home.txn.run((self.guard(),), (self.ahead(),))
         if not result.succeeded:
-            raise await self.gone()
+            await self.raise_lost(self._lost_error)
         items = result.range(0).items
         if not items:
             return Done(None)
-        return self.watch_behind(items[0].key, result.revision)
+        return self.watch_behind(items[0], result.revision)
 
-    def watch_behind(self, key: bytes, revision: int) -> Watch:
-        """Return what to wait for when ``key`` is right before us."""
-        self.behind = key
-        return Watch((key, self.key), revision)
+    def watch_behind(self, kv: KeyValue, revision: int) -> Watch:
+        """Return what to wait for when ``kv`` is right before us."""
+        self.behind, self.after = kv.key, kv.create_revision
+        return Watch((kv.key, self.key), revision)
 
     def ahead(self) -> Op:
         """Read the entry right before ours."""
@@ -139,9 +144,3 @@ class Contender(Entry):
     def look_again(self) -> None:
         """Ask who is before us, whatever earlier requests told."""
         self._first = None
-
-    async def gone(self) -> LostError:
-        """Return what to raise when our entry is no longer there. Raises :class:`SessionExpired` if that is why."""
-        await self.session.confirm_lost()
-        self.session.check()
-        return self._lost_error(self.text, self.token, "revoked")

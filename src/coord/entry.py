@@ -36,11 +36,12 @@ from coord.waiter import while_valid
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from typing import Literal
+    from typing import Literal, NoReturn
 
     from coord._telemetry import Recipe
     from coord.coordination import Coordination
-    from coord.local_line import LocalLine
+    from coord.errors import LostError
+    from coord.local_line import Turn
     from coord.session import Session
     from coord.store.comparing import Compare
     from coord.store.operations import Op
@@ -109,6 +110,8 @@ class Entry:
         """The key as an unanswered attempt of ours had made it, if so."""
         self.other: KeyValue | None = None
         """The key as somebody else had made it, if so."""
+        self.farewell: tuple[Op, ...] = ()
+        """What a release does besides, in the same transaction."""
         self.beside: tuple[bytes, ...] = ()
         """Further keys that the same create puts, and that go when ``key`` goes."""
         self._doubtful = False
@@ -128,6 +131,16 @@ class Entry:
     def guard(self) -> Compare:
         """Return the comparison that holds exactly while our entry exists (C12)."""
         return compare.create_revision(self.key) == self.token
+
+    def guards(self) -> tuple[Compare, ...]:
+        """Return the comparisons that all hold exactly while all that we have exists."""
+        return (self.guard(),)
+
+    async def raise_lost(self, error: type[LostError]) -> NoReturn:
+        """Raise for our entry, which somebody has deleted: :class:`SessionExpired` if that was the lease's end."""
+        await self.session.confirm_lost()
+        self.session.check()
+        raise error(self.text, self.token, "revoked")
 
     def stand_on(self, key: bytes, *, beside: tuple[bytes, ...]) -> None:
         """Let another one of the keys that our create has put stand for us."""
@@ -156,6 +169,7 @@ class Entry:
         Returns the answer of the transaction that told. Raises :class:`SessionExpired`, and refusals of the store.
         """
         place = len(otherwise) + bool(instead)
+        self.other = None
         while True:
             result = await self._create_once(then, otherwise, also, instead)
             if result is None:
@@ -265,17 +279,9 @@ class Entry:
 
     async def _leave_once(self) -> None:
         fence = self._fence()
-        rest = fence
-        if self.beside:
-            rest = (
-                *[
-                    op.txn((compare.create_revision(key) == self.token,), (op.delete(key),))
-                    for key in self.beside
-                ],
-                *fence,
-            )
+        whole, parts = self._removal()
         result = await self._home.txn.run(
-            (self.guard(),), (self._asked.remove, *rest), rest, repeat=Repeat.IDEMPOTENT
+            self.guards(), (*whole, *fence), (*parts, *fence), repeat=Repeat.IDEMPOTENT
         )
         self._left(result, fence)
 
@@ -297,13 +303,31 @@ class Entry:
         self.token = 0
         self.entry = self.other = None
 
+    def _removal(self) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+        """Return what removes all that we have, and what removes the rest when a part of it is gone."""
+        rest = tuple(
+            [
+                op.txn((compare.create_revision(key) == self.token,), (op.delete(key),))
+                for key in self.beside
+            ]
+        )
+        return (self._asked.remove, *self.farewell, *rest), rest
+
+    def _own_reads(self) -> tuple[Op, ...]:
+        """Return what reads all that we may have."""
+        return (self._asked.ours, *[op.get(key) for key in self.beside])
+
     async def has_landed(self) -> bool:
         """Look whether an entry of ours is there, and take note of it."""
-        found = await self._home.core.kv.get(self.key)
-        self.token = found.create_revision if found and self._is_ours(found.value) else 0
+        return self._note_landed(await self._home.txn.run((), self._own_reads()), 0)
+
+    def _note_landed(self, result: TxnResult, place: int) -> bool:
+        """Take note of our entry as :meth:`_own_reads` has found it, in the answers from ``place`` on."""
+        found = [kv for n in range(place, len(result.responses)) for kv in result.range(n).items]
+        self.token = next((kv.create_revision for kv in found if self._is_ours(kv.value)), 0)
         return self.token != 0
 
-    def give_up(self, line: LocalLine | None) -> None:
+    def give_up(self, line: Turn | None) -> None:
         """Abandon the attempt in the background; the next one in the local ``line``, if any, waits for that.
 
         Without a line :func:`settled` waits for it.
@@ -337,18 +361,12 @@ class Entry:
         elif self._doubtful:
             result = await self._home.txn.run(
                 (),
-                (
-                    op.put(self._gate, _EMPTY, lease=self.session.lease_id),
-                    *[op.get(key) for key in (self.key, *self.beside)],
-                ),
+                (op.put(self._gate, _EMPTY, lease=self.session.lease_id), *self._own_reads()),
                 repeat=Repeat.IDEMPOTENT,
             )
             self._doubtful = False
             self.session.gate_revisions[self.name] = result.revision
-            found = [
-                kv for place in range(len(self.beside) + 1) for kv in result.range(place + 1).items
-            ]
-            self.token = found[0].create_revision if found and self._is_ours(found[0].value) else 0
+            self._note_landed(result, 1)
         if self.token:
             await self._leave_once()
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from coord.entry import META_PREFIX, check_name
+from coord.entry import check_name
 from coord.errors import CoordError
+from coord.locking.waits import Waits, follow
 from coord.maintenance import Maintenance
+from coord.metadata import parse
 from coord.roster import roster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from coord.coordination import Coordination
+    from coord.locking.waits import Waiting
     from coord.session import SessionState
     from coord.store.upkeep import EndpointStatus
     from coord.store.values import KeyValue
@@ -129,16 +131,6 @@ class Place:
     age: float | None
     ttl_left: float | None
     metadata: Mapping[str, object] = field(default_factory=dict[str, object])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """The session with lease ``lease_id`` waits for ``name``, behind ``ahead`` others, held through ``holder``."""
-
-    lease_id: int
-    name: bytes
-    ahead: int
-    holder: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,7 +273,7 @@ async def explain_name(home: Coordination, name: str | bytes, timeout: float) ->
         raise errors.exceptions[0] from None
 
     def place(kv: KeyValue) -> Place:
-        told = _metadata(kv.value)
+        told = parse(kv.value)
         since = told.get("since")
         return Place(
             key=kv.key,
@@ -299,39 +291,7 @@ async def explain_name(home: Coordination, name: str | bytes, timeout: float) ->
 
 async def _waits(home: Coordination, lease_id: int, timeout: float) -> tuple[Waiting, ...]:
     """Follow what the holder of ``lease_id`` waits for, and the holders of that."""
-    found: list[Waiting] = []
-    queue, seen = [lease_id], {lease_id}
-    while queue and len(seen) <= _HOLDERS_FOLLOWED:
-        waiter = queue.pop(0)
-        for name in await _lined_up(home, waiter, timeout):
-            line = await roster(home.core, name, timeout=timeout)
-            ahead = [kv.lease for kv in line].index(waiter) if _is_in(line, waiter) else 0
-            if ahead:
-                holder = line[0].lease
-                found.append(Waiting(lease_id=waiter, name=name, ahead=ahead, holder=holder))
-                if holder and holder not in seen:
-                    seen.add(holder)
-                    queue.append(holder)
-    return tuple(found)
-
-
-def _is_in(line: tuple[KeyValue, ...], lease_id: int) -> bool:
-    return any(kv.lease == lease_id for kv in line)
-
-
-async def _lined_up(home: Coordination, lease_id: int, timeout: float) -> list[bytes]:
-    """Return the names at which a lease has an entry: ``name/<lease in hex>``, attached to it."""
-    if not lease_id:
-        return []
-    info = await home.leases.time_to_live(lease_id, keys=True, timeout=timeout)
-    leaf = b"/" + format(lease_id, "x").encode()
-    names = [key.removesuffix(leaf) for key in info.keys if key.endswith(leaf)]
-    return [name for name in names if name and not name.startswith(META_PREFIX)]
-
-
-def _metadata(value: bytes) -> Mapping[str, object]:
-    try:
-        parsed: object = json.loads(value)
-    except ValueError:
-        return {}
-    return cast("Mapping[str, object]", parsed) if isinstance(parsed, dict) else {}
+    found = await follow(home, lease_id, sessions=_HOLDERS_FOLLOWED, timeout=timeout)
+    waits = Waits(home, timeout)
+    counted = [replace(wait, ahead=await waits.counted(wait)) for wait in found]
+    return tuple([wait for wait in counted if wait.ahead])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from coord.coordination import Coordination
     from coord.entry import Entry
-    from coord.local_line import LocalLine
+    from coord.local_line import Turn
     from coord.session import Session
     from coord.store.comparing import Compare
     from coord.store.txn import TxnResult
@@ -57,7 +57,7 @@ class Grant:
     lost_error: type[LostError] = LostError
     not_held_error: type[NotHeld] = NotHeld
 
-    def __init__(self, home: Coordination, entry: Entry, line: LocalLine | None) -> None:
+    def __init__(self, home: Coordination, entry: Entry, line: Turn | None) -> None:
         self._home = home
         self._entry = entry
         self._line = line
@@ -116,6 +116,13 @@ class Grant:
         """Return the comparison that holds exactly while the store still has this grant; put it into ``when()``."""
         return self._entry.guard()
 
+    def guards(self) -> tuple[Compare, ...]:
+        """Return all comparisons that together hold exactly while the store still has this grant.
+
+        One for most; a :class:`coord.MultiLockGrant` has one for each of its names.
+        """
+        return self._entry.guards()
+
     def txn(self) -> Txn:
         """Build a transaction that runs ``then()`` only while the store still has this grant; as ``client.txn()``.
 
@@ -124,7 +131,7 @@ class Grant:
         """
         if self.released:
             raise self.not_held_error(self.name)
-        return Txn(self._home.txn, guards=(self.guard(),))
+        return Txn(self._home.txn, guards=self.guards())
 
     # -- loss: on the runtime's loop -------------------------------------------------------------------------------
 
@@ -178,7 +185,7 @@ class Grant:
     async def _look(self) -> TxnResult:
         while True:
             try:
-                return await self._home.txn.run((self.guard(),), (), repeat=Repeat.READ)
+                return await self._home.txn.run(self.guards(), (), repeat=Repeat.READ)
             except (Unavailable, CoordTimeout):
                 await self._home.pause(_RETRY_LOW_S, _RETRY_HIGH_S)
 

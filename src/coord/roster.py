@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from coord import notices
 from coord.errors import CoordTimeout
 from coord.store.keys import prefix_range
 from coord.store.paging import Pages
@@ -32,8 +33,14 @@ async def roster(core: Core, name: bytes, *, timeout: float | None) -> tuple[Key
         if not scope.expired():
             raise
         raise CoordTimeout(f"reading the line for {_text(name)!r}", timeout) from None
-    core.key_counts.note(f"the line for {_text(name)!r}", len(found), _ADVICE)
+    note_length(core, name, len(found))
     return tuple(sorted(found, key=_created))
+
+
+def note_length(core: Core, name: bytes, count: int) -> None:
+    """Warn once of a line with very many entries, of which there are ``count``."""
+    if count > notices.MANY_KEYS:
+        core.key_counts.note(f"the line for {_text(name)!r}", count, _ADVICE)
 
 
 def _created(kv: KeyValue) -> tuple[int, bytes]:

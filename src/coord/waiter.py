@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from coord.coordination import Coordination
     from coord.session import Session
+    from coord.signals import OneShot
     from coord.store.values import WatchEvent
     from coord.store.watch import WatchFeed
 
@@ -97,8 +98,9 @@ async def wait_until(
     """Wait until ``condition`` is done and return its result. On the runtime's loop.
 
     ``first``: what an earlier request already told to watch, which saves the first evaluation.
-    Raises :class:`SessionExpired` as soon as the session ends (None: the wait needs none), and what ``condition`` raises, except
-    :class:`Unavailable` and :class:`CoordTimeout`, after which it asks again: one unanswered look ends no wait.
+    Raises :class:`SessionExpired` as soon as the session ends (None: the wait needs none), and what ``condition``
+    raises, except :class:`Unavailable` and :class:`CoordTimeout`, after which it asks again: how long a request may
+    take says nothing about the wait.
     Cancelling leaves no watch behind.
     """
     verdict: Done[T] | Watch | None = first
@@ -122,10 +124,16 @@ async def wait_until(
         verdict = await while_valid(session, _changed(home, verdict, within=pause))
 
 
-async def while_valid(session: Session | None, step: Awaitable[T]) -> T:
+def while_valid(session: Session | None, step: Awaitable[T]) -> Awaitable[T]:
     """Await ``step``, but no longer than the session lives, if there is one. Raises :class:`SessionExpired`."""
-    if session is None:
-        return await step
+    return step if session is None else unless(session.expired, step, session.check)
+
+
+async def unless(signal: OneShot, step: Awaitable[T], tell: Callable[[], object]) -> T:
+    """Await ``step``, but interrupt it when ``signal`` fires, and call ``tell`` then, which should raise.
+
+    Inside a task. A cancellation by the caller wins.
+    """
     task = asyncio.current_task()
     if task is None:
         raise RuntimeError("the waiter engine runs inside a task")
@@ -138,14 +146,14 @@ async def while_valid(session: Session | None, step: Awaitable[T]) -> T:
             task.cancel()
 
     before = task.cancelling()
-    unregister = session.expired.watch(interrupt)
+    unregister = signal.watch(interrupt)
     try:
         return await step
     except asyncio.CancelledError:
         if fired:
             fired = False
             if task.uncancel() <= before:
-                session.check()
+                tell()
         raise
     finally:
         unregister()

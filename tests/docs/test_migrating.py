@@ -123,6 +123,18 @@ with coord.sync.connect() as client:
     subprocess.run(sys.argv[3:], check=True)
 """
 
+SINGLE_KEY = """
+import subprocess, sys
+import coord.sync
+
+with coord.sync.connect() as client:
+    lock = client.mutex(sys.argv[3], layout="single-key")
+    with lock.hold(timeout=5):
+        subprocess.run(sys.argv[4:], check=True)
+    subprocess.run(sys.argv[4:], check=True)
+    print("new:", lock.try_acquire())
+"""
+
 
 def python(program: str, server: ServerProcess, *more: str) -> str:
     """Run a program with the server's port and process id; return what it prints."""
@@ -180,6 +192,19 @@ def test_the_bridge_excludes_their_lock(
     program = bridge.replace("{both}", definition(PAGES / page, "both"))
     asking = [sys.executable, "-W", "ignore", "-c", ask, *arguments(coord_server)]
     assert python(program, coord_server, *asking) == "old: False\nold: True\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "ask"),
+    [("nightly", AETCD_ASK), ("/locks/nightly", ETCD3_ASK)],
+    ids=["aetcd", "python-etcd3"],
+)
+def test_the_single_key_layout_is_their_lock(
+    coord_server: ServerProcess, key: str, ask: str
+) -> None:
+    asking = [sys.executable, "-W", "ignore", "-c", ask, *arguments(coord_server)]
+    told = python(SINGLE_KEY, coord_server, key, *asking)
+    assert told == "old: False\nold: True\nnew: None\n"
 
 
 def definition(page: Path, name: str) -> str:

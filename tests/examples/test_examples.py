@@ -56,6 +56,7 @@ PRINTS = {
         "joined b",
         "left b",
     ],
+    "examples/multi_lock.py": ["both done: True one after the other: True"],
     "examples/mutex.py": [
         "worker 0 is alone",
         "worker 1 is alone",

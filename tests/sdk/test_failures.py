@@ -286,3 +286,35 @@ async def test_something_that_is_no_store() -> None:
     async with server, coord.connect(f"127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
         with pytest.raises(coord.Unavailable):
             await client.put("k", "v", timeout=0.3)
+
+
+@pytest.mark.parametrize("kind", ["mutex", "multi_lock"])
+async def test_a_wait_that_is_too_long_says_what_is_wrong_with_the_store(
+    endpoint: str, prefix: str, kind: str
+) -> None:
+    async with (
+        coord.connect(endpoint) as direct,
+        Proxy(endpoint) as proxy,
+        coord.connect(proxy.endpoint) as client,
+    ):
+        lock = client.mutex(prefix + "m") if kind == "mutex" else client.multi_lock([prefix + "m"])
+        held = await direct.mutex(prefix + "m").acquire()
+        with pytest.raises(coord.LockTimeout) as caught:
+            await lock.acquire(timeout=0.5)
+        assert "store error" not in caught.value.explain
+
+        async def count(wanted: int) -> bool:
+            return await direct.count(prefix + "m/") == wanted
+
+        await reached(lambda: count(1), "its place in line is given up")
+        waiting = asyncio.ensure_future(lock.acquire(timeout=2))
+        await reached(lambda: count(2), "it is in line")
+        await proxy.refuse()
+        proxy.cut()
+        other = client.mutex(prefix + "n") if kind == "mutex" else client.multi_lock([prefix + "n"])
+        for late in (waiting, other.acquire(timeout=1)):
+            with pytest.raises(coord.LockTimeout) as caught:
+                await late
+            assert f"last store error: {proxy.endpoint}" in caught.value.explain
+        await proxy.accept()
+        await held.release()

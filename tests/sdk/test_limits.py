@@ -11,6 +11,7 @@ import pytest
 import coord
 from coord import notices
 from coord.wire import rpc_pb2
+from tests.support.faulty import make_faulty
 
 LIMIT = 512 * 1024
 
@@ -134,6 +135,74 @@ async def test_very_many_keys_are_told_once(monkeypatch: pytest.MonkeyPatch) -> 
     told = [str(warning.message) for warning in heard]
     assert told[0].startswith("the cache of [b'e/', b'e0') has 4 keys, and more than 3 are")
     assert told[1].startswith("the line for 'e' has 5 keys")
+
+
+@pytest.mark.parametrize("kind", ["mutex", "multi_lock"])
+async def test_who_lines_up_behind_very_many_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(notices, "MANY_KEYS", 3)
+    async with coord.connect("memory:", runtime="inline") as client:
+        lock = client.mutex("m") if kind == "mutex" else client.multi_lock(["m", "n"])
+
+        async def line_up(count: int) -> None:
+            # No time-out, since that looks at the whole line.
+            waiting = asyncio.ensure_future(lock.acquire())
+            for wanted in (count, count - 1):
+                async with asyncio.timeout(20):
+                    while await client.count("m/") != wanted:
+                        await asyncio.sleep(0)
+                waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+        for number in range(2):
+            await client.put(f"m/{number}", b"")
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            await line_up(3)
+            assert heard == []  # with our own exactly as many as may be
+            await client.put("m/2", b"")
+            await line_up(4)
+            await line_up(4)
+            assert len(heard) == 1
+            await client.mutex("m").waiters()  # which would tell the same
+    assert [warning.category for warning in heard] == [coord.KeyCountWarning]
+    assert str(heard[0].message).startswith("the line for 'm' has 4 keys")
+
+
+async def test_a_long_line_of_a_mutex_is_read_in_pages() -> None:
+    async with (
+        coord.connect("memory:", runtime="inline") as client,
+        client.session(ttl=60) as session,
+    ):
+        mutex = client.mutex("m", session=session)
+        held = await mutex.acquire()
+        keys = [f"m/{number:03}" for number in range(600)]
+        for key in keys:
+            await client.put(key, b"")
+        faulty = make_faulty(client)
+        waiters = await mutex.waiters()
+        assert [each.key.decode() for each in waiters] == keys
+        assert len(faulty.paths) > 1
+        faulty.paths.clear()
+        assert await mutex.break_lock(waiters[-1].token, reason="tidying up")
+        assert len(faulty.paths) > 2
+        faulty.paths.clear()
+        async with client.session(ttl=60) as other:
+            with pytest.raises(coord.LockTimeout, match="600 ahead of us"):
+                await client.mutex("m", session=other).acquire(timeout=0.05)
+        await held.release()
+
+
+async def test_a_reason_to_break_a_lock_is_of_bounded_size() -> None:
+    async with coord.connect("memory:", runtime="inline", max_value_bytes=8) as client:
+        grant = await client.mutex("m").acquire()
+        with pytest.raises(coord.PayloadTooLarge, match="reason to break a lock has 9 bytes"):
+            await client.mutex("m").break_lock(grant.token, reason="x" * 9)
+        assert await client.get(grant.key) is not None
+        assert await client.mutex("m").break_lock(grant.token, reason="x" * 8)
+        await grant.release()
 
 
 async def test_a_warning_made_an_error_breaks_no_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,8 @@ INTERNAL = {
     "Grant.discard",
     "HandOff.give_back",
     "GroupSeat.discard",
+    "MultiLock.acquire_for",
+    "MultiLock.try_acquire_for",
     "Mutex.acquire_for",
     "Mutex.try_acquire_for",
     "MutexGrant.enter_again",
@@ -60,6 +62,7 @@ EXTRA = {"Subscription.read", "TypedWatch.read", "Watch.read"}
 LEFT_OUT = {
     "connect": {"runtime"},
     "Mutex.hold": {"on_loss"},
+    "MultiLock.hold": {"on_loss"},
     "Election.lead": {"on_loss"},
     "ReadLock.hold": {"on_loss"},
     "WriteLock.hold": {"on_loss"},

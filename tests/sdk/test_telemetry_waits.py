@@ -108,6 +108,34 @@ async def test_a_cancelled_release_counts_once(
     assert listener.total("coord.client.cleanups", **cleanup, coord__outcome="left") == 0
 
 
+async def test_a_wait_for_several_is_linked_to_each_holder_s(
+    listener: Listener, client: coord.Client, prefix: str
+) -> None:
+    names = [prefix + name for name in ("a", "b", "c")]
+    async with client.session(ttl=20) as one, client.session(ttl=20) as two:
+        first = await client.mutex(names[0], session=one).acquire()
+        second = await client.multi_lock(names[1:], session=one).acquire()
+        lock = client.multi_lock(names, session=two)
+        assert await lock.try_acquire() is None
+        waiting = asyncio.ensure_future(lock.acquire())
+        await until_waiting(client.mutex(names[2]), 1)
+        await first.release()
+        await second.release()
+        await (await waiting).release()
+    a = identity(listener.one(ACQUIRE))
+    held, waited = listener.named("coord.multi_lock.acquire")
+    tried = listener.one("coord.multi_lock.try_acquire")
+    b = identity(held)
+    assert linked(held) == []
+    assert linked(waited) == linked(tried) == [a, b, b]
+    assert attributes_of(tried)["coord.outcome"] == "refused"
+    assert attributes_of(waited)["coord.queue.length"] == 1
+    assert [linked(hold) for hold in listener.named("coord.multi_lock.hold")] == [
+        [b],
+        [identity(waited)],
+    ]
+
+
 async def test_a_wait_is_linked_to_the_holder_s(
     listener: Listener, client: coord.Client, prefix: str
 ) -> None:

@@ -285,6 +285,20 @@ async def test_a_deleted_entry_ends_the_wait(client: coord.Client, prefix: str) 
         await held.release()
 
 
+async def test_a_look_that_was_not_answered_in_time_is_repeated(inline: coord.Client) -> None:
+    """The time of one request is not that of the wait."""
+    looks = [coord.CoordTimeout("Txn", 10), coord.Unavailable("away"), None]
+
+    async def look() -> waiter.Done[int]:
+        error = looks.pop(0)
+        if error is not None:
+            raise error
+        return waiter.Done(7)
+
+    assert await waiter.wait_until(inline._home, look, session=None) == 7
+    assert looks == []
+
+
 async def test_while_valid_leaves_no_cancellation_behind(inline: coord.Client) -> None:
     session = await inline.session(ttl=30).open()
 

@@ -108,3 +108,23 @@ async def ways_in() -> None:
         assert_type(await client.members(), tuple[coord.Member, ...])
         assert_type(await client.status(), coord.MemberStatus)
         assert_type(client.after_fork(), coord.Connecting)
+
+
+async def several(client: coord.Client) -> None:
+    lock = client.multi_lock(["a", b"b"], detect_deadlocks=True)
+    assert_type(lock, coord.MultiLock)
+    assert_type(await lock.try_acquire(), coord.MultiLockGrant | None)
+    async with lock.hold(timeout=5) as grant:
+        assert_type(grant, coord.MultiLockGrant)
+        assert_type(grant.guards(), tuple[coord.Compare, ...])
+        assert_type(grant.names, tuple[bytes, ...])
+    mutex = client.mutex("a", layout="single-key", lock_delay=1)
+    assert_type(await mutex.holder(), coord.LineEntry | None)
+
+
+def several_from_threads(client: coord.sync.Client) -> None:
+    lock = client.multi_lock(["a", b"b"])
+    assert_type(lock.try_acquire(), coord.sync.MultiLockGrant | None)
+    with lock.hold(timeout=5) as grant:
+        assert_type(grant, coord.sync.MultiLockGrant)
+        assert_type(grant.guards(), tuple[coord.Compare, ...])

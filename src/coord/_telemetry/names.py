@@ -76,6 +76,13 @@ MUTEX = Recipe(
     carries_trace=True,
 )
 ELECTION = Recipe(name="election", wait="coord.election.campaign", hold="coord.election.lead")
+MULTI_LOCK = Recipe(
+    name="multi_lock",
+    wait="coord.multi_lock.acquire",
+    attempt="coord.multi_lock.try_acquire",
+    hold="coord.multi_lock.hold",
+    carries_trace=True,
+)
 RATE_LIMITER = Recipe(
     name="rate_limiter",
     wait="coord.rate_limiter.acquire",
@@ -121,6 +128,9 @@ SPANS: dict[str, tuple[str, ...]] = {
     MUTEX.hold: _HOLD,
     ELECTION.wait: _WAIT,
     ELECTION.hold: _HOLD,
+    MULTI_LOCK.wait: _WAIT,
+    MULTI_LOCK.attempt: _WAIT,
+    MULTI_LOCK.hold: _HOLD,
     RATE_LIMITER.wait: (NAME, OUTCOME, ERROR_TYPE),
     RATE_LIMITER.attempt: (NAME, OUTCOME, ERROR_TYPE),
     SESSION.wait: (NAME, OUTCOME, ERROR_TYPE),

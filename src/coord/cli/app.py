@@ -54,6 +54,7 @@ _COMMANDS = {
     "lease": _Entry("leases", "lease", "Grant, renew, show and revoke leases."),
     "lock": _Entry("locks", "lock", "Hold a lock, for as long as a command runs."),
     "elect": _Entry("locks", "elect", "Stand for election, or look on."),
+    "multilock": _Entry("multi_lock", "multilock", "Hold several locks at once, the same way."),
     "counter": _Entry("cells", "counter", "Read, add to and set shared numbers."),
     "config": _Entry("cells", "config", "Show, publish and roll back configuration."),
     "topic": _Entry("topics", "topic", "Publish messages, and show them."),

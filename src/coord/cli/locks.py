@@ -29,6 +29,7 @@ _CANDIDATE_WORDS = 2  # NAME PROPOSAL
 @click.option("--ttl", type=int, default=10, show_default=True, help="Seconds of the session.")
 @click.option("--timeout", type=duration, help="Wait at most so long for the lock.")
 @click.option("--try", "try_", is_flag=True, help="Do not wait at all.")
+@click.option("--lock-delay", type=duration, help="So much longer after a holder that died.")
 @click.option(
     "--kill-after",
     type=duration,
@@ -44,6 +45,7 @@ def lock(
     ttl: int,
     timeout: float | None,
     try_: bool,
+    lock_delay: float | None,
     kill_after: float,
 ) -> int:
     """Hold the lock NAME while COMMAND runs; without one, until Ctrl-C.
@@ -65,7 +67,9 @@ def lock(
     async def work(store: Store) -> int:
         with caught() as signals:
             async with store.client.session(ttl=ttl) as session:
-                mutex = store.client.mutex(to_bytes(name), session=session)
+                mutex = store.client.mutex(
+                    to_bytes(name), session=session, lock_delay=lock_delay or 0
+                )
                 waiting = _take(mutex) if try_ else mutex.acquire(timeout=timeout)
                 grant = await or_signal(waiting, signals, f"waiting for lock {name}")
                 if not command:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from coord.grants import Grant
-    from coord.mutex import LineEntry
+    from coord.locking.entries import LineEntry
     from coord.recipes.rwlock import ReadGrant, RWLock, WriteGrant
     from coord.recipes.semaphore import PermitEntry, Semaphore
 

@@ -17,6 +17,7 @@ from coord.client.gates import GateCalls
 from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
 from coord.client.live import LiveCalls
+from coord.client.locks import LockCalls
 from coord.client.queues import QueueCalls
 from coord.client.recipes import RecipeCalls
 from coord.client.registry import RegistryCalls
@@ -45,6 +46,7 @@ class Client(
     ViewCalls,
     GateCalls,
     ShareCalls,
+    LockCalls,
     CellCalls,
     LiveCalls,
     QueueCalls,

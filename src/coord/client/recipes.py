@@ -66,15 +66,33 @@ class RecipeCalls:
         *,
         session: Session | None = None,
         reentrant: bool = False,
+        lock_delay: float = 0,
+        layout: Literal["line", "single-key"] = "line",
+        detect_deadlocks: bool = False,
         label: str | None = None,
     ) -> Mutex:
         """Return the lock called ``name``; see :class:`Mutex`. ``label`` is shown to those who inspect the line.
+
+        ``lock_delay``: seconds that a new holder is made to wait when the one before it did not release, but lost the
+        lock; all users of a name should give the same. Needs the store's rights on ``_coord/``.
+        ``layout="single-key"``: the lock is the key ``name`` itself, as many programs have it; whoever creates it next
+        has it next, in no order.
+        ``detect_deadlocks``: look for circles of waits, and raise :class:`DeadlockDetected` in one of those who wait.
 
         Raises :class:`PayloadTooLarge` for a label above the client's ``max_value_bytes``.
         """
         if label is not None:
             to_value(label, "the lock's label", self._home.txn.max_value_bytes)
-        return Mutex(self._home, name, session=session, reentrant=reentrant, label=label)
+        return Mutex(
+            self._home,
+            name,
+            session=session,
+            reentrant=reentrant,
+            lock_delay=lock_delay,
+            layout=layout,
+            detect_deadlocks=detect_deadlocks,
+            label=label,
+        )
 
     def election(self, name: str | bytes, *, session: Session | None = None) -> Election:
         """Return the election called ``name``; see :class:`Election`."""

@@ -51,7 +51,7 @@ class Candidate(Contender):
             repeat=Repeat.IDEMPOTENT,
         )
         if not result.succeeded:
-            raise await self.gone()
+            await self.raise_lost(self._lost_error)
 
     @override
     async def wait_turn(self) -> None:
@@ -69,7 +69,7 @@ class Candidate(Contender):
         intends = (op.get(self._intent),) if self._home.may_fence else ()
         result = await self._home.txn.run((self.guard(),), (self.ahead(), *intends))
         if not result.succeeded:
-            raise await self.gone()
+            await self.raise_lost(self._lost_error)
         items = result.range(0).items
         if not items:
             return Done(None)
@@ -77,7 +77,7 @@ class Candidate(Contender):
             intent = Intent.of(kv)
             if intent and kv.mod_revision != self._ignored and self.token < intent.target_token:
                 return Done(intent)
-        return self._with_intents(self.watch_behind(items[0].key, result.revision))
+        return self._with_intents(self.watch_behind(items[0], result.revision))
 
     def _with_intents(self, watch: Watch) -> Watch:
         """Look out for intents, too, where we may read them."""

@@ -36,8 +36,8 @@ class Guarding(Protocol):
         """Raise unless it is held."""
         ...
 
-    def guard(self) -> Compare:
-        """Return the comparison that holds while it is held."""
+    def guards(self) -> tuple[Compare, ...]:
+        """Return the comparisons that all hold while it is held."""
         ...
 
 
@@ -87,7 +87,7 @@ class Conditions:
 
     def _compares(self) -> Iterator[Compare]:
         for grant in self.grants:
-            yield grant.guard()
+            yield from grant.guards()
         for key, seen in self.keys.items():
             yield compare.mod_revision(key) == seen
         for key, base in self.unwritten.items():

@@ -31,6 +31,7 @@ from coord.sync.election import Election, Term
 from coord.sync.gates import Barrier, CountdownLatch, DoubleBarrier, Gate, Joined
 from coord.sync.grants import Grant, Hold
 from coord.sync.membership import GroupSeat, Membership
+from coord.sync.multi_lock import MultiLock, MultiLockGrant
 from coord.sync.mutex import Mutex, MutexGrant
 from coord.sync.queues import DelayQueue, PriorityQueue, Queue
 from coord.sync.rate_limiter import RateLimiter
@@ -78,6 +79,8 @@ __all__ = [
     "Maintenance",
     "Membership",
     "Message",
+    "MultiLock",
+    "MultiLockGrant",
     "Mutex",
     "MutexGrant",
     "NodeCache",

@@ -13,6 +13,7 @@ from coord.sync.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
 
 class RecipeCalls(Twin[client.Client]):
@@ -58,11 +59,21 @@ class RecipeCalls(Twin[client.Client]):
         *,
         session: Session | None = None,
         reentrant: bool = False,
+        lock_delay: float = 0,
+        layout: Literal["line", "single-key"] = "line",
+        detect_deadlocks: bool = False,
         label: str | None = None,
     ) -> Mutex:
-        """Return the lock called ``name``; see :class:`Mutex`. ``label`` is shown to those who inspect the line."""
-        inner = None if session is None else behind(session)
-        mutex = self._async.mutex(name, session=inner, reentrant=reentrant, label=label)
+        """Return the lock called ``name``; see :class:`Mutex`. The options as for :meth:`coord.Client.mutex`."""
+        mutex = self._async.mutex(
+            name,
+            session=None if session is None else behind(session),
+            reentrant=reentrant,
+            lock_delay=lock_delay,
+            layout=layout,
+            detect_deadlocks=detect_deadlocks,
+            label=label,
+        )
         return Mutex(self._portal, mutex)
 
     def election(self, name: str | bytes, *, session: Session | None = None) -> Election:

@@ -21,6 +21,7 @@ from coord.sync._gates import GateCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
 from coord.sync._live import LiveCalls
+from coord.sync._locks import LockCalls
 from coord.sync._portal import Portal
 from coord.sync._queues import QueueCalls
 from coord.sync._recipes import RecipeCalls
@@ -106,6 +107,7 @@ class Client(
     ViewCalls,
     GateCalls,
     ShareCalls,
+    LockCalls,
     CellCalls,
     LiveCalls,
     QueueCalls,

@@ -81,6 +81,10 @@ class Grant(Twin[A_co]):
         """Return the comparison that holds exactly while the store still has this grant; put it into ``when()``."""
         return self._async.guard()
 
+    def guards(self) -> tuple[Compare, ...]:
+        """Return all comparisons that together hold exactly while the store still has this grant."""
+        return self._async.guards()
+
     def release(self) -> bool:
         """Give it back; False if it had been lost before. A second call returns at once.
 

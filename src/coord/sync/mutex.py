@@ -10,7 +10,7 @@ from coord.sync._portal import Twin
 from coord.sync.grants import Grant, Hold
 
 if TYPE_CHECKING:
-    from coord.mutex import LineEntry
+    from coord.locking.entries import LineEntry
 
 
 class MutexGrant(Grant[mutex.MutexGrant]):

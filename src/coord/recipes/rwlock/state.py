@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from coord.locking.entries import LineEntry
 from coord.metadata import parse
-from coord.mutex import LineEntry
 
 if TYPE_CHECKING:
     from coord.recipes.rwlock.place import Mode

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from coord.errors import CoordError, CoordTimeout, LostError
+from coord.locking.entries import LineEntry
 from coord.metadata import parse
-from coord.mutex import LineEntry
 
 if TYPE_CHECKING:
     from coord.store.values import KeyValue, RangeResult
