@@ -237,16 +237,9 @@ GROUPS = (
         names=(
             "coord.Barrier",
             "coord.Gate",
-            "coord.BarrierHeld",
-            "coord.BarrierLost",
-            "coord.BarrierTimeout",
             "coord.DoubleBarrier",
             "coord.Joined",
-            "coord.BarrierFull",
             "coord.CountdownLatch",
-            "coord.LatchMismatch",
-            "coord.LatchPending",
-            "coord.LatchTimeout",
         ),
     ),
     Group(
