@@ -18,7 +18,7 @@ import pytest
 from typing_extensions import override
 
 from coord.testing.sim import draw_options, draw_plan, run
-from coord.testing.sim.options import RESIZE, STRANGER
+from coord.testing.sim.options import POST, RESIZE, STRANGER
 from tests.server.raft.mutants import MUTANTS as RAFT_MUTANTS
 from tests.simulation.cluster_mutants import CLUSTER_MUTANTS
 from tests.simulation.mutants import MUTANTS
@@ -36,13 +36,18 @@ class Animal:
     also: tuple[str, ...] = ()
 
 
-# Found only where clusters grow and shrink, or where somebody pretends to be a member.
+# Found only where clusters grow and shrink, where somebody pretends to be a member, or where the post is
+# at its worst.
 _ALSO = {
     "overtaken_by_a_smaller_quorum": (RESIZE,),
     "leaves_without_a_word": (RESIZE,),
     "strangers_are_heard": (STRANGER,),
     "earlier_lives_are_heard": (STRANGER,),
+    "notice commits any entry": (POST,),
 }
+
+# In a cluster of three what it does is right.
+_MEMBERS = {"any question vouches": 5}
 
 
 ANIMALS: dict[str, Animal] = {
@@ -50,7 +55,15 @@ ANIMALS: dict[str, Animal] = {
     for animal in (
         *(Animal(name, plant, 1) for name, plant in MUTANTS.items()),
         *(Animal(name, plant, 3, _ALSO.get(name, ())) for name, plant in CLUSTER_MUTANTS.items()),
-        *(Animal(m.name.replace(" ", "_"), m.plant, 3) for m in RAFT_MUTANTS),
+        *(
+            Animal(
+                m.name.replace(" ", "_"),
+                m.plant,
+                _MEMBERS.get(m.name, 3),
+                _ALSO.get(m.name, ()),
+            )
+            for m in RAFT_MUTANTS
+        ),
     )
 }
 

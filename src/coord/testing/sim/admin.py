@@ -218,7 +218,12 @@ class Admin(ClientNode):
                 self._let_in(host, hosts | {host})
         self._let_in(host, hosts)
         while as_learner:
-            member = (await self._members())[host]
+            members = await self._members()
+            if self._servers[host].is_refusing:
+                # Its disk has rotted since: another takes its place.
+                await self._replace(host, as_learner=True)
+                return
+            member = members[host]
             as_learner = member.isLearner
             if as_learner:
                 promotion = rpc_pb2.MemberPromoteRequest(ID=member.ID)

@@ -58,7 +58,7 @@ class World:
         self.stage: Stage = Stage(self.scheduler, self.net, seed)
         self.journal: Journal = Journal(self.scheduler)
         senders = Senders(self.stage.report)
-        self.mail: Mail = Mail(seed, options.shuffled, senders)
+        self.mail: Mail = Mail(seed, options.shuffled, options.parts, senders)
         self.observer: Observer = Observer(self.stage, self.mail)
         self.observer.rules += [*self._rules(), senders]
         self.member_names: tuple[str, ...] = member_names(options)
