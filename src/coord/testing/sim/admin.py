@@ -42,6 +42,7 @@ _WRITES: Final = 3
 # How often two members lose each other during a removal, and how soon on average.
 _CUTS: Final = 0.4
 _CUT_SOON_S: Final = 0.01
+_ONE_WAY: Final = 0.5
 # How long it waits for word that a member was added before it starts that on a guess.
 _SURE_S: Final = 20.0
 
@@ -57,7 +58,7 @@ class Admin(ClientNode):
         journal: Journal,
         *,
         depth: str,
-        cut: Callable[[str, str, float], None],
+        cut: Callable[..., None],
     ) -> None:
         hosts = [server.name for server in servers]
         super().__init__(stage, HOST, hosts, (), journal, depth=depth, lease_ttl_s=1)
@@ -75,6 +76,7 @@ class Admin(ClientNode):
         self._cut = cut
         self._written = 0
         self._chance = Chance(stage.seed, "operator")
+        self._ways = Chance(stage.seed, "operator", "ways")
 
     def order(self, fault: Fault) -> None:
         """Do this when everything ordered before is done."""
@@ -190,7 +192,7 @@ class Admin(ClientNode):
         while host in members:
             number = members[host].ID
             request = rpc_pb2.MemberRemoveRequest(ID=number)
-            if self._chance.below(_CUTS):
+            if self._chance.below(_CUTS) or (self._leads(host) and self._ways.below(_CUTS)):
                 self._cut_soon()
             await self._try(rpcs.CLUSTER_MEMBER_REMOVE, request)
             members = await self._members()
@@ -218,11 +220,21 @@ class Admin(ClientNode):
                 self._let_in(host, hosts | {host})
         self._let_in(host, hosts)
         while as_learner:
-            member = (await self._members())[host]
+            members = await self._members()
+            if self._servers[host].is_refusing:
+                # Its disk has rotted since: another takes its place.
+                await self._replace(host, as_learner=True)
+                return
+            member = members[host]
             as_learner = member.isLearner
             if as_learner:
                 promotion = rpc_pb2.MemberPromoteRequest(ID=member.ID)
                 await self._try(rpcs.CLUSTER_MEMBER_PROMOTE, promotion)
+
+    def _leads(self, host: str) -> bool:
+        """Whether the word that matters is that of a leader's own removal."""
+        leader = self._observer.leader()
+        return leader is not None and leader.name == host
 
     def _cut_soon(self) -> None:
         """Let the leader and another member lose each other while a change is on its way between them."""
@@ -232,7 +244,13 @@ class Admin(ClientNode):
             return
         other, lasts = self._chance.choice(others), self._chance.uniform(0.3, 3.0)
         soon = self._chance.exponential(_CUT_SOON_S)
-        self.stage.scheduler.after(soon, self._cut, leader.name, other, lasts)
+        # Half of the time the other is still heard, and what it has said counts.
+        one_way = self._ways.below(_ONE_WAY)
+
+        def cut() -> None:
+            self._cut(leader.name, other, lasts, one_way=one_way)
+
+        self.stage.scheduler.after(soon, cut)
 
     def _scribble(self) -> None:
         """Write a little, many at a time, so that a change of membership has company in the log."""

@@ -296,8 +296,9 @@ class Observer:
                 rule.sending(member, messages)
             send(messages)
 
-        _replace(replica._peers, "send", followed)  # noqa: SLF001
-        _replace(replica._writer, "_send", followed)  # noqa: SLF001
+        leaving = self.mail.cut(member, followed)
+        _replace(replica._peers, "send", leaving)  # noqa: SLF001
+        _replace(replica._writer, "_send", leaving)  # noqa: SLF001
         self._follow_offers(member, replica._peers._mesh)  # noqa: SLF001
         self._follow_reads(member, replica._reads._queue)  # noqa: SLF001
         received = replica.received

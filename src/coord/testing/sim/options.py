@@ -20,6 +20,8 @@ STRANGER: Final = "stranger"
 """A class with a draw of its own: somebody pretends to be a member."""
 _STRANGE: Final = 0.3
 GUISES: Final = ("cluster", "target", "life", "removed")
+POST: Final = "post"
+"""A class of its own: of what members send to each other most comes late, twice, or cut in two."""
 RESIZE: Final = "resize"
 """A class of its own: the cluster grows and shrinks."""
 _RESIZED: Final = 0.2
@@ -77,6 +79,8 @@ class Options:
     """How long a thread takes to begin on average."""
     shuffled: float = 0.0
     """How much of what members send to each other comes late, and half as much a second time."""
+    parts: float = 0.0
+    """How many of the appends with entries are cut in two, of which the second may be lost."""
     tinkerers: int = 0
     """How many programs put changes of membership through the log that change nothing."""
     moves_s: float = 0.0
@@ -105,7 +109,7 @@ def draw_options(
 ) -> Options:
     """Return the options of a seed. ``members`` and ``depth`` replace what it would draw.
 
-    ``also`` may name RESIZE, which is drawn only where the number of members is, and STRANGER.
+    ``also`` may name RESIZE, which is drawn only where the number of members is, STRANGER and POST.
     """
     chance = Chance(seed, "options")
     faults = tuple(name for name in FAULT_CLASSES if chance.below(0.5))
@@ -145,10 +149,13 @@ def draw_options(
         committed_bytes=Chance(seed, "options", "parts").choice((1, 300, 256 * 1024)),
         checkpoint_s=Chance(seed, "options", "checkpoints").choice((0.0, 0.0, 0.8, 1.5, 4.0)),
         shuffled=Chance(seed, "options", "mail").choice((0.0, 0.0, 0.03, 0.2)),
+        parts=Chance(seed, "options", "parts of appends").choice((0.0, 0.0, 0.1, 0.8)),
         tinkerers=Chance(seed, "options", "tinkerers").choice((0, 0, 0, 2)),
         moves_s=Chance(seed, "options", "moves").choice((0.0, 0.0, 0.0, 0.3, 2.0)),
         append_bytes=Chance(seed, "options", "appends").choice((1, 300, 1024 * 1024)),
     )
+    if POST in also:
+        drawn = replace(drawn, shuffled=0.2, parts=0.8, append_bytes=1)
     if Chance(seed, "options", STRANGER).below(_STRANGE) or STRANGER in also:
         drawn = replace(drawn, faults=(*drawn.faults, STRANGER))
     resized = members is None and Chance(seed, "options", RESIZE).below(_RESIZED)

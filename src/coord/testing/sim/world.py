@@ -58,7 +58,7 @@ class World:
         self.stage: Stage = Stage(self.scheduler, self.net, seed)
         self.journal: Journal = Journal(self.scheduler)
         senders = Senders(self.stage.report)
-        self.mail: Mail = Mail(seed, options.shuffled, senders)
+        self.mail: Mail = Mail(seed, options.shuffled, options.parts, senders)
         self.observer: Observer = Observer(self.stage, self.mail)
         self.observer.rules += [*self._rules(), senders]
         self.member_names: tuple[str, ...] = member_names(options)
@@ -216,12 +216,23 @@ class World:
         self._undo[number] = undo
         self.scheduler.after(seconds, self._take_back, number)
 
-    def _cut(self, one: str, other: str, seconds: float) -> None:
-        """Let nothing through between two hosts for a while, unless all faults are over."""
-        if not self.is_healed:
-            pairs = [(one, other), (other, one)]
-            self.net.block(pairs)
-            self.until_healed(seconds, lambda: self.net.unblock(pairs))
+    def _cut(self, one: str, other: str, seconds: float, *, one_way: bool) -> None:
+        """Let nothing through from one host to another for a while, and back, unless all faults are over.
+
+        What stalls in a cut of one way is lost: its connections are given up in the end.
+        """
+        if self.is_healed:
+            return
+        both = [(one, other), (other, one)]
+        pairs = both[:1] if one_way else both
+
+        def undo() -> None:
+            if one_way:
+                self.net.sever(both)
+            self.net.unblock(pairs)
+
+        self.net.block(pairs)
+        self.until_healed(seconds, undo)
 
     def _take_back(self, number: int) -> None:
         undo = self._undo.pop(number, None)
