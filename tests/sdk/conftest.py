@@ -1,5 +1,6 @@
 """Stores and clients for the SDK's tests: the same tests, on every store and over every carrier.
 
+``COORD_SDK_FLAVOURS=all`` runs the recipes' tests on all flavours, too.
 ``COORD_SDK_ETCD=3.4.23`` runs them against that release of etcd instead of 3.5.1; ``COORD_SDK_CLUSTER=1`` on three members whose leader is
 killed before each test, instead of the other stores.
 """
@@ -10,6 +11,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from typing_extensions import override
@@ -46,6 +48,32 @@ FLAVOURS = (
     Flavour(store="coord", runtime="inline"),
     Flavour(store="memory"),
 )
+# Of a recipe's tests these four are run by default: each store, carrier and runtime once, in some company.
+# What is below recipes is run on all six.
+FOR_RECIPES = frozenset(("etcd", "coord-grpcio", "coord-inline", "memory"))
+RECIPES = [
+    "atomic",
+    "barrier",
+    "config",
+    "counter",
+    "deadlock",
+    "double_barrier",
+    "election_run",
+    "election_transfer",
+    "latch",
+    "lock_delay",
+    "membership",
+    "multi_lock",
+    "queue",
+    "rate_limiter",
+    "registry",
+    "rwlock",
+    "semaphore",
+    "single_key",
+    "topic",
+    "work_queue",
+]
+ALL_FLAVOURS = os.environ.get("COORD_SDK_FLAVOURS", "") == "all"
 ON_A_CLUSTER = (
     Flavour(store="cluster"),
     Flavour(store="cluster", transport="grpcio"),
@@ -55,6 +83,25 @@ WITH_KILLS = os.environ.get("COORD_SDK_CLUSTER", "") not in ("", "0")
 CARRIERS: tuple[Carrier, ...] = ("native", "grpcio")
 STORES = ("etcd", "coord")
 ETCD_RELEASE = os.environ.get("COORD_SDK_ETCD", "3.5.1")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what of the recipes' tests only ``COORD_SDK_FLAVOURS=all`` asks for."""
+    if ALL_FLAVOURS or WITH_KILLS:
+        return
+    left_out = [item for item in items if not _is_wanted(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _is_wanted(item)]
+
+
+def _is_wanted(item: pytest.Item) -> bool:
+    name = item.path.stem.removeprefix("test_")
+    if item.path.parent != Path(__file__).parent or not name.startswith(tuple(RECIPES)):
+        return True
+    call = getattr(item, "callspec", None)
+    flavour = call.params.get("client") if call is not None else None
+    return not isinstance(flavour, Flavour) or str(flavour) in FOR_RECIPES
 
 
 @pytest.fixture(scope="session")
