@@ -26,7 +26,7 @@ demo: $(VENV)/.base ## The main job on real processes: locks, failover, fencing.
 	@$(BIN)/coord demo
 
 test: lint types $(VENV)/.peers ## Everything: lint, types, all tests, packaging.
-	$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 zoo: $(VENV)/.dev ## Every bug that the tests plant, and how many seeds it takes to find it.
 	$(PY) -m tests.simulation.zoo $(ARGS)
@@ -49,7 +49,7 @@ types: $(VENV)/.dev ## mypy and pyright, both strict.
 	$(BIN)/pyright --pythonpath $(PY)
 
 unit: $(VENV)/.dev ## The tests without packaging and the slow ones.
-	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not slow" --ignore tests/packaging $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow" --ignore tests/packaging $(ARGS)
 
 sim: $(VENV)/.dev ## 200 simulated clusters, one per seed, with faults: make sim SEEDS=1000-1200 ARGS="--members 1"
 	$(PY) -m coord.testing.sim --seeds $(SEEDS) --jobs 2 --report reports/sim $(ARGS)

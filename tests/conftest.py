@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Deadlines measure the machine, not the code. A busy machine generates slowly, which is no failure either.
@@ -28,3 +30,27 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.support.fixtures", "pytester"]
+
+# Files that take minutes begin first: one of them begun last would keep one worker busy while the others wait.
+_LONG = (
+    "compat/test_check_perf.py",
+    "sdk/test_lame_members.py",
+    "server/raft/test_search.py",
+    "chaos",
+    "cluster",
+    "plugin",
+    "simulation",
+    "packaging",
+    "interop",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the files for several workers; within a file nothing changes."""
+    here = Path(__file__).parent
+    if getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not item.path.is_relative_to(here) or not _is_long(item, here))
+
+
+def _is_long(item: pytest.Item, here: Path) -> bool:
+    return item.path.relative_to(here).as_posix().startswith(_LONG)
