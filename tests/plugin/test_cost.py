@@ -33,7 +33,7 @@ def test_collecting_loads_only_the_plugin(suite: RunSuite, pytester: pytest.Pyte
     }
     strangers = {name for name in loaded if not name.startswith("coord.testing.plugin")}
     assert "coord.testing.plugin" in loaded
-    assert strangers == {"coord", "coord._version", "coord.testing"}
+    assert strangers == {"coord", "coord._homes", "coord._version", "coord.testing"}
 
 
 def test_helpers_work_without_pytest() -> None:
