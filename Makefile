@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
 # Workers of the test run: one more than the two cores it is made for, since tests of real servers mostly wait.
-JOBS ?= 3
+JOBS ?= 4
 # Seeds of `make sim`.
 SEEDS ?= 0-200
 # Extra arguments for pytest: make unit ARGS="-k lease -x"

@@ -48,9 +48,9 @@ FLAVOURS = (
     Flavour(store="coord", runtime="inline"),
     Flavour(store="memory"),
 )
-# Of a recipe's tests these four are run by default: each store, carrier and runtime once, in some company.
+# Of a recipe's tests these three are run by default: each store, carrier and runtime once, in some company.
 # What is below recipes is run on all six.
-FOR_RECIPES = frozenset(("etcd", "coord-grpcio", "coord-inline", "memory"))
+FOR_RECIPES = frozenset(("etcd", "coord-grpcio", "coord-inline"))
 RECIPES = [
     "atomic",
     "barrier",
