@@ -32,7 +32,7 @@ from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.caller import Repeat
 from coord.store.txn import TxnResult
-from coord.waiter import while_valid
+from coord.waiter import RETRY_HIGH_S, RETRY_LOW_S, while_valid
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from coord.store.values import KeyValue
 
 META_PREFIX = b"_coord/"
-RETRY_LOW_S, RETRY_HIGH_S = 0.05, 0.5
 _EMPTY = b""
 
 

@@ -26,6 +26,7 @@ from coord.store.caller import Repeat
 from coord.store.txn import Txn
 from coord.store.values import EventType
 from coord.store.watch import WatchSpec
+from coord.waiter import RETRY_HIGH_S, RETRY_LOW_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 # A hold shorter than this never pays for a watch on its own key; a deletion in that time is found when the watch
 # starts, since it starts at the revision of the grant.
 _WATCH_AFTER_S = 0.1
-_RETRY_LOW_S, _RETRY_HIGH_S = 0.05, 0.5
 _OVERDUE = "its session is past its safe deadline"
 
 
@@ -187,7 +187,7 @@ class Grant:
             try:
                 return await self._home.txn.run(self.guards(), (), repeat=Repeat.READ)
             except (Unavailable, CoordTimeout):
-                await self._home.pause(_RETRY_LOW_S, _RETRY_HIGH_S)
+                await self._home.pause(RETRY_LOW_S, RETRY_HIGH_S)
 
     def _stop_watching(self) -> None:
         self._timer.cancel()

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RECHECK_S = 30.0
-_RETRY_LOW_S, _RETRY_HIGH_S = 0.05, 0.5
+RETRY_LOW_S, RETRY_HIGH_S = 0.05, 0.5
+"""Between two attempts of what is repeated until the store answers, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ async def wait_until(
             try:
                 verdict = await while_valid(session, condition())
             except (Unavailable, CoordTimeout):
-                await while_valid(session, home.pause(_RETRY_LOW_S, _RETRY_HIGH_S))
+                await while_valid(session, home.pause(RETRY_LOW_S, RETRY_HIGH_S))
                 continue
         if isinstance(verdict, Done):
             # The answer may have been long under way: it counts only while the session surely lives.

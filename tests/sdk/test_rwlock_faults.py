@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import coord
-from coord.entry import Entry
 from tests.sdk.rwlock_model import History
-from tests.support.faulty import Fault, make_faulty, settle
+from tests.support.faulty import Fault, held_back, make_faulty, settle
 from tests.support.lines import WITHIN_S, lined_up
 from tests.support.proxy import Proxy
 
@@ -30,18 +29,6 @@ async def inline() -> AsyncIterator[coord.Client]:
 
 def side_of(rw: coord.RWLock, kind: str) -> coord.ReadLock | coord.WriteLock:
     return rw.read() if kind == "read" else rw.write(downgradable=kind == "downgradable")
-
-
-def held_back(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Let no attempt be abandoned before the event that is returned is set."""
-    abandon, go = Entry.abandon, asyncio.Event()
-
-    async def slow(self: Entry) -> None:
-        await go.wait()
-        await abandon(self)
-
-    monkeypatch.setattr(Entry, "abandon", slow)
-    return go
 
 
 # -- unknown outcomes ----------------------------------------------------------------------------------------------

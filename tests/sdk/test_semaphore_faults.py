@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import coord
-from coord.entry import Entry
 from coord.recipes.semaphore.attempt import Attempt
 from coord.recipes.semaphore.entries import Limit
 from tests.sdk.semaphore_model import judged
-from tests.support.faulty import Fault, make_faulty, settle
+from tests.support.faulty import Fault, held_back, make_faulty, settle
 from tests.support.lines import WITHIN_S, lined_up
 from tests.support.proxy import Proxy
 
@@ -36,18 +35,6 @@ async def fresh(client: coord.Client, limit: int, session: coord.Session) -> coo
     semaphore = client.semaphore("a", limit=limit, session=session)
     await semaphore.state()
     return semaphore
-
-
-def held_back(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Let no attempt be abandoned before the event that is returned is set."""
-    abandon, go = Entry.abandon, asyncio.Event()
-
-    async def slow(self: Entry) -> None:
-        await go.wait()
-        await abandon(self)
-
-    monkeypatch.setattr(Entry, "abandon", slow)
-    return go
 
 
 # -- unknown outcomes ----------------------------------------------------------------------------------------------

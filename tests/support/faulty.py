@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 
+import pytest
 from typing_extensions import override
 
 import coord
+from coord.entry import Entry
 from coord.testing import Call, FaultRule, Faults
 
 TXN = "/etcdserverpb.KV/Txn"
@@ -100,3 +102,15 @@ async def settle(client: coord.Client, prefix: str, *, turns: int = 400) -> list
             return []
         await asyncio.sleep(0.005)
     return keys
+
+
+def held_back(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Let no attempt be abandoned before the event that is returned is set."""
+    abandon, go = Entry.abandon, asyncio.Event()
+
+    async def slow(self: Entry) -> None:
+        await go.wait()
+        await abandon(self)
+
+    monkeypatch.setattr(Entry, "abandon", slow)
+    return go

@@ -11,13 +11,12 @@ from coord.store.keys import prefix_end
 from coord.store.kv import SortBy
 from coord.store.values import EventType
 from coord.store.watch import WatchSpec
+from coord.waiter import RETRY_HIGH_S, RETRY_LOW_S
 
 if TYPE_CHECKING:
     from coord.coordination import Coordination
     from coord.store.values import WatchEvent
     from coord.store.watch import WatchFeed
-
-_RETRY_LOW_S, _RETRY_HIGH_S = 0.05, 0.5
 
 
 class Observation:
@@ -65,7 +64,7 @@ class Observation:
         try:
             result = await self._home.txn.run((), (look,))
         except (Unavailable, CoordTimeout):
-            await self._home.pause(_RETRY_LOW_S, _RETRY_HIGH_S)
+            await self._home.pause(RETRY_LOW_S, RETRY_HIGH_S)
             return False
         items = result.range(0).items
         self._close()

@@ -30,15 +30,13 @@ from coord.store import operations as op
 from coord.store.caller import Repeat
 from coord.store.keys import to_key
 from coord.store.kv import SortBy
-from coord.waiter import Done, Watch, wait_until
+from coord.waiter import RETRY_HIGH_S, RETRY_LOW_S, Done, Watch, wait_until
 
 if TYPE_CHECKING:
     from coord.coordination import Coordination
     from coord.session import Session
     from coord.store.comparing import Compare
     from coord.store.values import KeyValue
-
-_RETRY_LOW_S, _RETRY_HIGH_S = 0.05, 0.5
 
 
 def intent_key(name: bytes) -> bytes:
@@ -162,7 +160,7 @@ class Transfer:
                 if await self._announce_once():
                     return
             except (Unavailable, CoordTimeout, AmbiguousResult):
-                await self._home.pause(_RETRY_LOW_S, _RETRY_HIGH_S)
+                await self._home.pause(RETRY_LOW_S, RETRY_HIGH_S)
 
     async def _announce_once(self) -> bool:
         term = self._term

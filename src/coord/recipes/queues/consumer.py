@@ -24,6 +24,7 @@ from coord.store import operations as op
 from coord.store.comparing import mod_revision
 from coord.store.keys import prefix_range
 from coord.store.marker import Marked
+from coord.waiter import RETRY_HIGH_S, RETRY_LOW_S
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from coord.store.operations import Op
     from coord.store.values import KeyValue
 
-RETRY_LOW_S, RETRY_HIGH_S = 0.05, 0.5
 LIMITS = Limits(max_keys=1_000_000, max_bytes=1 << 30)
 # A wall clock may be set while somebody waits for it.
 _LONGEST_WAIT_S = 30.0

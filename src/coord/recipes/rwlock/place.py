@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from coord._telemetry import RWLOCK, link_to_holder, note_queue, wants_holder
-from coord.entry import RETRY_HIGH_S, RETRY_LOW_S, Entry
+from coord.entry import Entry
 from coord.errors import AmbiguousResult, CoordTimeout, LockLost, Unavailable
 from coord.metadata import nonce
 from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.caller import Repeat
 from coord.store.kv import SortBy
-from coord.waiter import Done, Watch, wait_until, while_valid
+from coord.waiter import RETRY_HIGH_S, RETRY_LOW_S, Done, Watch, wait_until, while_valid
 
 if TYPE_CHECKING:
     from coord.coordination import Coordination

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord._telemetry import SEMAPHORE, observed_wait
-from coord.entry import RETRY_HIGH_S, RETRY_LOW_S, check_name, settled
+from coord.entry import check_name, settled
 from coord.errors import AmbiguousResult, CoordError, CoordTimeout, InvalidArgument, Unavailable
 from coord.grants import Grant, Hold
 from coord.metadata import place_of
@@ -30,7 +30,7 @@ from coord.store import operations as op
 from coord.store.caller import Repeat
 from coord.store.keys import prefix_range
 from coord.store.paging import Pages
-from coord.waiter import while_valid
+from coord.waiter import RETRY_HIGH_S, RETRY_LOW_S, while_valid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from typing_extensions import override
 
 from coord._telemetry import WORK_QUEUE
-from coord.entry import RETRY_HIGH_S, RETRY_LOW_S, Entry
+from coord.entry import Entry
 from coord.errors import (
     AmbiguousResult,
     ClientClosed,
@@ -29,6 +29,7 @@ from coord.recipes.work_queue.visibility import Visibility
 from coord.signals import OneShot
 from coord.store import operations as op
 from coord.store.caller import Repeat
+from coord.waiter import RETRY_HIGH_S, RETRY_LOW_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, cast
 from coord._telemetry import entry_context
 from coord.cache import Cache
 from coord.cache.mirror import Limits
-from coord.entry import RETRY_HIGH_S, RETRY_LOW_S
 from coord.errors import (
     AmbiguousResult,
     ClientClosed,
@@ -34,7 +33,7 @@ from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.caller import Repeat
 from coord.store.keys import prefix_range
-from coord.waiter import while_valid
+from coord.waiter import RETRY_HIGH_S, RETRY_LOW_S, while_valid
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
