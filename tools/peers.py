@@ -20,7 +20,14 @@ from pathlib import Path
 
 from tests.support import peers
 
-PACKAGES = {"etcd": "etcd-server", "etcdctl": "etcd-client", "h2load": "nghttp2-client"}
+PACKAGES = {
+    "etcd": "etcd-server",
+    "etcdctl": "etcd-client",
+    "h2load": "nghttp2-client",
+    "postgres": "postgresql",
+}
+# Programs that may need libraries which the system has not: what these are called.
+NEED_MORE = {"h2load": "", "postgres": r"lib(?!llvm)"}
 # What a system that runs Python has, and what must fit its kernel and loader.
 OF_THE_SYSTEM = {"libc6", "libgcc-s1", "libstdc++6"}
 TIMEOUT_S = 120.0
@@ -52,10 +59,16 @@ def fetch(name: str, package: str) -> None:
         if shutil.which(tool) is None:
             raise NotHad(f"there is no {tool} to fetch it")
     depends = unpack(package)
+    if name == "postgres":  # the package only says which release is the present one
+        (server,) = [each for each in depends if re.fullmatch(r"postgresql-\d+", each)]
+        depends = unpack(server)
     peers.program.cache_clear()
-    if peers.program(name) is None and name == "h2load":
-        for other in depends:
-            unpack(other)
+    seen: set[str] = set()
+    while peers.program(name) is None and name in NEED_MORE and depends:
+        wanted = [each for each in depends if re.match(NEED_MORE[name], each)]
+        depends = [more for each in sorted(set(wanted) - seen) for more in unpack(each)]
+        seen.update(wanted)
+        peers.program.cache_clear()
 
 
 def unpack(package: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.servers import (
     ServerProcess,
     _launch,
-    _wait_until,
+    wait_until,
     coord_server_command,
     end,
     etcd_binary,
@@ -69,7 +69,7 @@ class Group:
             except OSError:
                 return False
 
-        _wait_until(server, is_healthy)
+        wait_until(server, is_healthy)
 
 
 @contextlib.contextmanager

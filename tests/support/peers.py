@@ -20,16 +20,26 @@ DEBIAN_RELEASE = RELEASES[1]
 # Where `make peers` unpacks packages, as if this were the root of a system.
 UNPACKED = Path(sys.prefix) / "peers"
 
-_ASK = {"etcd": "--version", "etcdctl": "version", "h2load": "--version"}
+_ASK = {
+    "etcd": "--version",
+    "etcdctl": "version",
+    "h2load": "--version",
+    "initdb": "--version",
+    "postgres": "--version",
+}
+# Any release of these will do.
+_ANY_RELEASE = frozenset({"h2load", "initdb", "postgres"})
+# Debian keeps servers of several releases side by side, out of the way of PATH.
+_POSTGRES = "lib/postgresql/*/bin"
 _ASK_TIMEOUT_S = 20.0
 
 
 @functools.cache
 def program(name: str) -> tuple[str, ...] | None:
-    """The words that run ``etcd`` or ``etcdctl`` 3.4.23, or ``h2load``; None if it is not here."""
+    """The words that run ``etcd`` or ``etcdctl`` 3.4.23, ``h2load``, ``postgres`` or ``initdb``; None if it is not here."""
     for _, words in _candidates(name):
         version = _version((*words, _ASK[name]))
-        if version and (name == "h2load" or version == DEBIAN_RELEASE):
+        if version and (name in _ANY_RELEASE or version == DEBIAN_RELEASE):
             return words
     return None
 
@@ -43,22 +53,30 @@ def describe(name: str) -> str:
         f"{path} is {_version((*words, _ASK[name])) or 'not able to run'}"
         for path, words in _candidates(name)
     ]
-    wanted = name if name == "h2load" else f"{name} {DEBIAN_RELEASE}"
+    wanted = name if name in _ANY_RELEASE else f"{name} {DEBIAN_RELEASE}"
     return f"no {wanted} here" + (f" ({', '.join(others)})" if others else "")
 
 
 def _candidates(name: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    unpacked = UNPACKED / "usr" / "bin" / name
-    if unpacked.exists():
+    for unpacked in (UNPACKED / "usr" / "bin" / name, *_newest(UNPACKED / "usr", name)):
+        if not unpacked.exists():
+            continue
         folders = sorted(str(path.parent) for path in UNPACKED.glob("usr/lib/**/lib*.so.*"))
         libraries = ":".join(dict.fromkeys(folders))
         # By `env`, so that whoever runs it need not know.
         words = ("env", f"LD_LIBRARY_PATH={libraries}", str(unpacked))
         yield unpacked, words if libraries else words[2:]
     if os.environ.get("COORD_SYSTEM_PEERS", "yes") != "no":
-        for folder in os.get_exec_path():
-            if os.access(path := Path(folder) / name, os.X_OK):
+        on_path = [Path(folder) / name for folder in os.get_exec_path()]
+        for path in (*on_path, *_newest(Path("/usr"), name)):
+            if os.access(path, os.X_OK):
                 yield path, (str(path),)
+
+
+def _newest(root: Path, name: str) -> list[Path]:
+    """The PostgreSQL programs of this name below ``root``, the newest release first."""
+    found = root.glob(f"{_POSTGRES}/{name}")
+    return sorted(found, key=lambda path: int(path.parent.parent.name), reverse=True)
 
 
 def _version(command: tuple[str, ...]) -> str:
@@ -69,5 +87,5 @@ def _version(command: tuple[str, ...]) -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    found = re.search(r"\d+\.\d+\.\d+", done.stdout)
+    found = re.search(r"\d+\.\d+(\.\d+)?", done.stdout)
     return found[0] if found and done.returncode == 0 else ""

@@ -117,7 +117,7 @@ def get(url: str, path: str, *, timeout: float = 5.0) -> tuple[int, str]:
 
 def wait_for_message(server: ServerProcess, message: str) -> None:
     """Return once the log has a line with this ``msg``."""
-    _wait_until(server, lambda: message in server.log_text())
+    wait_until(server, lambda: message in server.log_text())
 
 
 # coord-server
@@ -165,7 +165,7 @@ def start_coord_server(
         *flags,
     )
     server = _launch(coord_server_command(*arguments), directory / "coord-server.log", data, env)
-    _wait_until(server, address_file.exists)
+    wait_until(server, address_file.exists)
     content = json.loads(address_file.read_text())
     server.urls = tuple(content["client_urls"])
     server.member_id = content["member_id"]
@@ -225,7 +225,7 @@ def real_etcd(
             return False
 
     try:
-        _wait_until(server, is_healthy)
+        wait_until(server, is_healthy)
         yield server
     finally:
         end(server)
@@ -270,7 +270,8 @@ def _launch(
     return ServerProcess(process, data_dir, log_path)
 
 
-def _wait_until(server: ServerProcess, is_ready: Callable[[], bool]) -> None:
+def wait_until(server: ServerProcess, is_ready: Callable[[], bool]) -> None:
+    """Return once ``is_ready``; raises ServerDied with the end of the log if that does not come."""
     give_up = time.monotonic() + START_TIMEOUT_S
     while not is_ready():
         code = server.process.poll()
