@@ -27,7 +27,7 @@ import asyncpg
 import coord
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from asyncpg import Pool, Record
     from asyncpg.pool import PoolConnectionProxy
@@ -53,7 +53,7 @@ def connect(url: str) -> Pool:
 
 
 @asynccontextmanager
-async def fenced(pool: Pool, lock: str, token: int) -> AsyncIterator[PoolConnectionProxy[Record]]:
+async def fenced(pool: Pool, lock: str, token: int) -> AsyncGenerator[PoolConnectionProxy[Record]]:
     """Give a transaction that commits only if no higher token of ``lock`` was here before. Raises StaleWriter."""
     async with pool.acquire() as connection, connection.transaction():
         if await connection.fetchval(FENCE, lock, token) is None:

@@ -11,7 +11,7 @@ a request of a sender that slept through its claim has a lower one than its succ
 On loss: the request is cancelled, and another sender has the event. What the old one had sent already is refused, or
 answered as a repetition.
 
-Run it: ``python -m recipes.web_hooks``, which sends to a receiver of its own on the loopback; needs ``httpx``.
+Run it: ``python -m recipes.web_hooks``, which sends to a receiver of its own on the loopback; needs ``httpx2``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 from typing_extensions import override
 
 import coord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 QUEUE = "recipes/web-hooks"
 ATTEMPTS = 3
@@ -45,20 +45,20 @@ def hooks(client: coord.Client) -> coord.WorkQueue:
     return client.work_queue(QUEUE, max_attempts=ATTEMPTS, backoff=PAUSES)
 
 
-async def deliver(http: httpx.AsyncClient, url: str, item: coord.WorkItem) -> None:
-    """Send one event. Raises what httpx raises for anything but 2xx, which gives the event back."""
+async def deliver(http: httpx2.AsyncClient, url: str, item: coord.WorkItem) -> None:
+    """Send one event. Raises what httpx2 raises for anything but 2xx, which gives the event back."""
     headers = {"Idempotency-Key": item.id, "Fencing-Token": str(item.token)}
     answer = await http.post(url, content=item.value, headers=headers, timeout=10)
     answer.raise_for_status()
 
 
-async def send(queue: coord.WorkQueue, http: httpx.AsyncClient, url: str) -> None:
+async def send(queue: coord.WorkQueue, http: httpx2.AsyncClient, url: str) -> None:
     """Send what is in the queue, and what comes; ends by being cancelled. Any number of processes may do this."""
     async for item in queue.consume():
         try:
             async with item:
                 await deliver(http, url, item)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             print(f"attempt {item.attempt}: {type(error).__name__}")
         except coord.ClaimLost:
             print(f"attempt {item.attempt}: somebody else sends it")
@@ -96,6 +96,7 @@ class Receiver(BaseHTTPRequestHandler):
     answers_to_lose: list[str]
 
     def do_POST(self) -> None:
+        """Take an event."""
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         if body == "refund 8":
             self.reply(HTTPStatus.NOT_FOUND, "no such invoice")
@@ -109,6 +110,7 @@ class Receiver(BaseHTTPRequestHandler):
         self.reply(status, text)
 
     def reply(self, status: HTTPStatus, text: str) -> None:
+        """Answer."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -120,7 +122,7 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def receiver(inbox: Inbox, answers_to_lose: list[str]) -> Iterator[str]:
+def receiver(inbox: Inbox, answers_to_lose: list[str]) -> Generator[str]:
     """Run a receiver on a thread; gives its URL."""
     parts = {"inbox": inbox, "answers_to_lose": answers_to_lose}
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Ours", (Receiver,), parts)) as server:
@@ -138,15 +140,15 @@ def receiver(inbox: Inbox, answers_to_lose: list[str]) -> Iterator[str]:
 
 async def main() -> None:
     inbox = Inbox()
-    async with coord.connect() as client, hooks(client) as queue, httpx.AsyncClient() as http:
+    async with coord.connect() as client, hooks(client) as queue, httpx2.AsyncClient() as http:
         for event in ("pay 7", "refund 8", "pay 9"):
             await queue.put(event)
-        with receiver(inbox, ["pay 7"]) as url:
-            sending = asyncio.ensure_future(send(queue, http, url))
-            while (await queue.stats()).items:
-                await asyncio.sleep(0.05)
-            sending.cancel()
-            await asyncio.wait([sending])
+        with receiver(inbox, answers_to_lose=["pay 7"]) as url:
+            async with asyncio.TaskGroup() as group:
+                sending = group.create_task(send(queue, http, url))
+                while (await queue.stats()).items:  # noqa: ASYNC110 - nothing tells that it is empty
+                    await asyncio.sleep(0.05)
+                sending.cancel()
         for letter in await queue.dead_letters():
             print("dead:", letter.value.decode(), "after", letter.attempts, "attempts")
             await queue.purge(letter.id)

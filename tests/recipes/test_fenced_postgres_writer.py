@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -15,8 +12,9 @@ import pytest
 import coord
 from recipes import fenced_postgres_writer as recipe
 from recipes.fenced_postgres_writer import StaleWriter, fenced, write
-from tests.examples.test_examples import ROOT, check_program
-from tests.support.servers import ServerProcess, clean_environment
+from tests.examples.test_examples import check_program
+from tests.recipes.programs import end, line_of, start
+from tests.support.servers import ServerProcess
 
 LOCK = "tests/postgres"
 # A holder that asks nobody before it writes: its write is "already on its way" when it is deposed.
@@ -92,23 +90,21 @@ async def test_a_transaction_that_fails_gives_its_token_back(pool: asyncpg.Pool)
 
 
 async def test_a_newer_holder_waits_for_an_older_transaction(pool: asyncpg.Pool) -> None:
-    async with asyncio.TaskGroup() as group:
-        async with fenced(pool, LOCK, 1) as old:
-            newer = group.create_task(write(pool, LOCK, 2, "new"))
-            while not await old.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                assert not newer.done(), "the newer transaction did not wait"
-            await old.execute("INSERT INTO journal (line) VALUES ('old')")
-            assert not newer.done()
+    async with asyncio.TaskGroup() as group, fenced(pool, LOCK, 1) as old:
+        newer = group.create_task(write(pool, LOCK, 2, "new"))
+        while not await old.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            assert not newer.done(), "the newer transaction did not wait"
+        await old.execute("INSERT INTO journal (line) VALUES ('old')")
+        assert not newer.done()
     assert await lines(pool) == ["old", "new"]
 
 
 async def test_an_older_holder_that_waited_is_refused(pool: asyncpg.Pool) -> None:
-    async with asyncio.TaskGroup() as group:
-        async with fenced(pool, LOCK, 2) as new:
-            older = group.create_task(write_or_be_refused(pool, 1))
-            while not await new.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                assert not older.done(), "the older transaction did not wait"
-            await new.execute("INSERT INTO journal (line) VALUES ('new')")
+    async with asyncio.TaskGroup() as group, fenced(pool, LOCK, 2) as new:
+        older = group.create_task(write_or_be_refused(pool, 1))
+        while not await new.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            assert not older.done(), "the older transaction did not wait"
+        await new.execute("INSERT INTO journal (line) VALUES ('new')")
     assert older.result() == "refused"
     assert await lines(pool) == ["new"]
 
@@ -125,30 +121,20 @@ async def write_or_be_refused(pool: asyncpg.Pool, token: int) -> str:
 async def test_a_process_that_slept_is_refused(
     pool: asyncpg.Pool, postgres_url: str, coord_server: ServerProcess
 ) -> None:
-    environment = clean_environment(
-        {
-            "COORD_ENDPOINTS": coord_server.endpoint,
-            "DATABASE_URL": postgres_url,
-            "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
-        }
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        text=True,
-    ) as holder:
-        try:
-            assert holder.stdout is not None
-            assert await asyncio.to_thread(holder.stdout.readline) == "holding\n"
-            holder.send_signal(signal.SIGSTOP)
-            async with coord.connect(coord_server.endpoint) as client:
-                async with client.mutex(LOCK).hold(timeout=60) as grant:  # once the lease has ended
-                    await write(pool, LOCK, grant.token, "from the second holder")
-            holder.send_signal(signal.SIGCONT)
-            output, _ = await asyncio.to_thread(holder.communicate, "write\n", 60)
-        finally:
-            holder.kill()
+    endpoint = coord_server.endpoint
+    holder = start("-c", HOLDER, endpoint=endpoint, DATABASE_URL=postgres_url)
+    try:
+        assert await asyncio.to_thread(line_of, holder) == "holding"
+        holder.send_signal(signal.SIGSTOP)
+        async with (
+            coord.connect(endpoint) as client,
+            client.mutex(LOCK).hold(timeout=60) as grant,  # once the lease has ended
+        ):
+            await write(pool, LOCK, grant.token, "from the second holder")
+        holder.send_signal(signal.SIGCONT)
+        output, errors = await asyncio.to_thread(holder.communicate, "write\n", 60)
+    finally:
+        end(holder)
+    assert errors == ""
     assert output == "refused\n"
     assert await lines(pool) == ["from the first holder", "from the second holder"]

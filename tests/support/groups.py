@@ -10,12 +10,12 @@ from pathlib import Path
 from tests.support.servers import (
     ServerProcess,
     _launch,
-    wait_until,
     coord_server_command,
     end,
     etcd_binary,
     free_port,
     get,
+    wait_until,
 )
 
 

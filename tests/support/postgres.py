@@ -48,7 +48,7 @@ def postgres_server() -> Generator[str]:
         )
         log = directory / "postgres.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
+            process: subprocess.Popen[bytes] = subprocess.Popen(
                 [
                     *_words("postgres", directory, owner),
                     *("-D", str(data), "-k", str(directory), "-h", "", "-F"),
@@ -66,7 +66,9 @@ def postgres_server() -> Generator[str]:
             wait_until(server, lambda: _READY in server.log_text())
             yield f"postgresql:///postgres?host={directory}&user={USER}"
         finally:
-            process.send_signal(signal.SIGINT)  # "fast": without waiting for those who are connected
+            process.send_signal(
+                signal.SIGINT
+            )  # "fast": without waiting for those who are connected
             end(server)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
