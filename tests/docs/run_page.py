@@ -21,6 +21,7 @@ MARK = "\x1e"
 
 def main() -> int:
     steps = json.load(sys.stdin)
+    sys.path[0] = ""  # as for a reader at a prompt: the page's own files can be imported
     page = types.ModuleType("__main__")
     # Classes that a page makes look for their module by its name.
     sys.modules["__main__"] = page

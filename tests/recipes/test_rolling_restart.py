@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 
 import pytest
+from typing_extensions import override
 
 import coord
 from recipes.rolling_restart import (
@@ -25,6 +27,19 @@ from recipes.rolling_restart import (
 async def client() -> AsyncIterator[coord.Client]:
     async with coord.connect("memory:") as made:
         yield made
+
+
+@dataclass
+class Slow(Instance):
+    """Hangs when it has stopped."""
+
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @override
+    async def stop(self) -> None:
+        await super().stop()
+        self.stopped.set()
+        await asyncio.Event().wait()
 
 
 async def started(client: coord.Client, number: int = SIZE) -> list[Instance]:
@@ -71,17 +86,9 @@ async def test_an_agent_that_loses_its_permit_brings_its_instance_back(
     client: coord.Client,
 ) -> None:
     fleet = await started(client)
-    stopped = asyncio.Event()
-
-    class Slow(Instance):
-        async def stop(self) -> None:
-            await super().stop()
-            stopped.set()
-            await asyncio.Event().wait()
-
     slow = Slow(fleet[0].name, "v1", fleet[0].listing)
     restarting = asyncio.ensure_future(restart(client, slow, "v2", timeout=30))
-    await stopped.wait()
+    await slow.stopped.wait()
     assert slow.name not in await versions(client)
     await client.delete_prefix(f"{PERMITS}/holders/")
     with pytest.raises(coord.PermitLost):
@@ -91,17 +98,9 @@ async def test_an_agent_that_loses_its_permit_brings_its_instance_back(
 
 async def test_an_agent_that_is_cancelled_brings_its_instance_back(client: coord.Client) -> None:
     fleet = await started(client)
-    stopped = asyncio.Event()
-
-    class Slow(Instance):
-        async def stop(self) -> None:
-            await super().stop()
-            stopped.set()
-            await asyncio.Event().wait()
-
     slow = Slow(fleet[0].name, "v1", fleet[0].listing)
     restarting = asyncio.ensure_future(restart(client, slow, "v2", timeout=30))
-    await stopped.wait()
+    await slow.stopped.wait()
     restarting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await restarting

@@ -14,7 +14,6 @@ import subprocess
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 from tests.support import peers
 from tests.support.servers import ServerProcess, clean_environment, end, wait_until
@@ -44,11 +43,13 @@ def postgres_server() -> Generator[str]:
             check=True,
             capture_output=True,
             cwd=directory,
-            **_as(owner),
+            user=None if owner is None else owner.pw_uid,
+            group=None if owner is None else owner.pw_gid,
+            extra_groups=None if owner is None else (),
         )
         log = directory / "postgres.log"
         with log.open("wb") as output:
-            process: subprocess.Popen[bytes] = subprocess.Popen(
+            process = subprocess.Popen(
                 [
                     *_words("postgres", directory, owner),
                     *("-D", str(data), "-k", str(directory), "-h", "", "-F"),
@@ -59,7 +60,9 @@ def postgres_server() -> Generator[str]:
                 cwd=directory,
                 env=clean_environment(),
                 start_new_session=True,
-                **_as(owner),
+                user=None if owner is None else owner.pw_uid,
+                group=None if owner is None else owner.pw_gid,
+                extra_groups=None if owner is None else (),
             )
         server = ServerProcess(process, data, log)
         try:
@@ -72,13 +75,6 @@ def postgres_server() -> Generator[str]:
             end(server)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _as(owner: pwd.struct_passwd | None) -> dict[str, Any]:
-    """How a process is started as somebody else; nothing for ourselves."""
-    if owner is None:
-        return {}
-    return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": ()}
 
 
 def _words(name: str, directory: Path, owner: pwd.struct_passwd | None) -> list[str]:
