@@ -152,6 +152,10 @@ PRINTS = {
         "stopped, at most 2 are down: True",
         "nobody else was touched: True",
     ],
+    "recipes/sharded_workers.py": [
+        "both have shards: True",
+        "10 customers, all with 0 1 2 3 4 5 6 7 8",
+    ],
     "recipes/web_hooks.py": [
         "attempt 1: RemoteProtocolError",
         "attempt 1: HTTPStatusError",
