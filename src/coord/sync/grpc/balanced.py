@@ -275,8 +275,8 @@ class BalancedChannel(grpc.Channel):
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Close the channel."""
         self.close()
