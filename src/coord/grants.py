@@ -319,9 +319,14 @@ class Hold(Generic[G]):
         return register
 
     def _interrupt(self) -> None:
-        if not self._left and not self._fired and self._task is not None:
-            self._fired = True
-            self._task.cancel()
+        if self._left or self._fired or self._task is None:
+            return
+        if asyncio.current_task() is self._task:
+            # The body itself has found out, and may be about to end by that: see :func:`coord.waiter.unless`.
+            asyncio.get_running_loop().call_soon(self._interrupt)
+            return
+        self._fired = True
+        self._task.cancel()
 
     async def __aexit__(
         self,
