@@ -8,6 +8,7 @@ cannot be written to by a stale holder.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from coord._telemetry import begin_hold, hold_lost
@@ -159,7 +160,10 @@ class Grant:
             return  # refused or closed: the session's deadline still bounds the grant
         self._watching = None
         self._lose("revoked")
-        await self.session.confirm_lost()
+        with contextlib.suppress(
+            CoordError
+        ):  # a store that does not answer says nothing about the session
+            await self.session.confirm_lost()
 
     async def _deletion(self) -> None:
         """Return when our entry is gone."""

@@ -391,6 +391,27 @@ async def test_a_body_that_finds_out_the_loss_itself_ends_with_its_own_error(
     assert await inline.get("found-out") is None
 
 
+async def test_a_loss_is_told_although_nobody_can_say_whether_the_lease_lives(
+    inline: coord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[object] = []
+    asked = asyncio.Event()
+
+    async def unanswered(_: coord.Session) -> None:
+        asked.set()
+        raise coord.Unavailable("for the test")
+
+    monkeypatch.setattr(coord.Session, "confirm_lost", unanswered)
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    grant = await inline.mutex("unanswered").acquire()
+    await inline.delete(grant.key)
+    await grant.lost.wait(timeout=WITHIN_S)
+    await asked.wait()
+    await asyncio.sleep(0)
+    assert not await grant.release()
+    assert heard == []
+
+
 # -- cancellations and copies --------------------------------------------------------------------------------------
 
 
