@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from tests.exploration.recipes.mutex import MutexScenario
+from tests.exploration.recipes.multi_lock import MultiLockScenario
+from tests.exploration.recipes.mutex import (
+    LockDelayScenario,
+    MutexScenario,
+    ReentrantScenario,
+    SingleKeyScenario,
+)
+from tests.exploration.recipes.rwlock import RWLockScenario
+from tests.exploration.recipes.semaphore import SemaphoreScenario
 from tests.exploration.world import Scenario
 
-RECIPES: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in (MutexScenario,)}
+_ALL: tuple[type[Scenario], ...] = (
+    MutexScenario,
+    SingleKeyScenario,
+    ReentrantScenario,
+    LockDelayScenario,
+    RWLockScenario,
+    SemaphoreScenario,
+    MultiLockScenario,
+)
+RECIPES: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in _ALL}

@@ -76,6 +76,10 @@ class Holding:
     process: Process
     grant: Grant
     about: Any
+    keys: tuple[bytes, ...]
+    """All that it stands on: it is lost with any of them."""
+    released: bool = False
+    """Whether its holder has begun to give it back."""
 
 
 class Process:
@@ -202,9 +206,11 @@ class Process:
             if timer is not None:
                 timer.cancel()
 
-    def hold(self, grant: Grant, group: str, about: Any = None) -> Holding:
+    def hold(
+        self, grant: Grant, group: str, about: object = None, *, keys: tuple[bytes, ...] = ()
+    ) -> Holding:
         """Note a grant, and see whether it may be."""
-        return self.world.granted(Holding(self, grant, about), group)
+        return self.world.granted(Holding(self, grant, about, keys or (grant.key,)), group)
 
     # -- what befalls it -------------------------------------------------------------------------------------------
 
@@ -521,15 +527,16 @@ class World:
 
     def _tampered(self, holding: Holding) -> bool:
         """Say whether an operator has taken it away, of which its holder may not know yet."""
-        grant = holding.grant
-        if self.store.created(grant.key) == grant.token:
-            return False
-        gone = [
-            c
-            for c in self.store.changes
-            if c.key == grant.key and c.value is None and c.revision > grant.token
-        ]
-        return bool(gone) and gone[0].by == ADMIN
+        token = holding.grant.token
+        for key in holding.keys:
+            if self.store.created(key) == token:
+                continue
+            for change in self.store.changes:
+                if change.key == key and change.value is None and change.revision > token:
+                    if change.by == ADMIN:
+                        return True
+                    break
+        return False
 
 
 def _end(loop: Clockwork) -> None:
