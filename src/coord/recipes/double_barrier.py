@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from coord._telemetry import DOUBLE_BARRIER, observed_wait
-from coord.entry import Entry, check_name
+from coord.entry import Entry, check_name, settled
 from coord.errors import (
     AmbiguousResult,
     Compacted,
@@ -170,6 +170,8 @@ class DoubleBarrier:
         session = await self._home.session_or_default(self._session)
         session.check()
         while True:
+            # What a call before this one has left, and takes back just now, is no other party.
+            await settled(session, self.name)
             attempt = _Attempt(self._home, session, self.name, self.parties)
             try:
                 begun = await attempt.run()
