@@ -27,6 +27,7 @@ _LATENCIES_S = (0.0, 0.001, 0.001, 0.002, 0.003, 0.005)
 LATE_MOST_S = 4.0
 """How long a request or a copy of it may be under way."""
 _SLOW_MOST_S = 2.5
+_CONNECT_EVERY_S = 0.2
 _DOUBLED_AT_ONCE = 0.4
 
 
@@ -358,9 +359,11 @@ class Carrier:
         network = self._network
         if self.closed:
             raise RpcError(StatusCode.UNAVAILABLE, "closed", sent=False)
-        if network.is_cut_off(self._process):
-            await asyncio.sleep(timeout)
-            raise RpcError(StatusCode.UNAVAILABLE, "no connection", sent=False)
+        until = network.loop.now + timeout
+        while network.is_cut_off(self._process):
+            if network.loop.now >= until:
+                raise RpcError(StatusCode.UNAVAILABLE, "no connection", sent=False)
+            await asyncio.sleep(_CONNECT_EVERY_S)
         network.note(self._process, "stream", path)
         return Stream(network, self._process, path)
 

@@ -17,7 +17,7 @@ from coord_server.api import validate
 from coord_server.apply import Applier
 from coord_server.errors import ErrorSpec, Refused
 from coord_server.mvcc.events import DELETE, PUT, Event
-from coord_server.mvcc.fields import decode_field
+from coord_server.mvcc.fields import KeyValue, decode_field
 from coord_server.mvcc.prepared import prepare
 from coord_server.mvcc.txn import is_read_only, txn
 from coord_server.ops import OpKind, encode_batch
@@ -86,8 +86,9 @@ class ServerWatch:
 class Store:
     """Answers encoded requests at once. ``changes`` is all that has ever happened."""
 
-    def __init__(self, loop: Clockwork) -> None:
+    def __init__(self, loop: Clockwork, on_expired: Callable[[int], object]) -> None:
         self._loop = loop
+        self._on_expired = on_expired
         self.applier = Applier(MemoryBackend(), fast.HeaderStamp(7, 9), min_ttl=_MIN_TTL_S)
         self._keys = self.applier.store
         self.lessor = self.applier.lessor
@@ -108,6 +109,7 @@ class Store:
             methods.LEASE_GRANT.path: self._grant,
             methods.LEASE_REVOKE.path: lambda raw: self._apply(OpKind.LEASE_REVOKE, raw),
             methods.LEASE_TIME_TO_LIVE.path: self._time_to_live,
+            methods.MAINTENANCE_STATUS.path: self._status,
         }
         self._next_look = 0.0
 
@@ -227,6 +229,10 @@ class Store:
                 answer.keys.extend(self.lessor.keys(request.ID))
         return self.header + answer.SerializeToString()
 
+    def _status(self, raw: bytes) -> bytes:
+        del raw
+        return self.header + rpc_pb2.StatusResponse(version="3.5.21").SerializeToString()
+
     def keep_alive(self, request: bytes) -> bytes:
         """Answer one message of a stream of renewals."""
         self.expire()
@@ -284,6 +290,7 @@ class Store:
             return
         for lease_id in self.lessor.expired(self._loop.now, _LEASES_PER_TICK):
             self._as(EXPIRY, lambda lease_id=lease_id: self._revoke(lease_id))
+            self._on_expired(lease_id)
 
     def revoke(self, lease_id: int) -> None:
         """Take a lease away as an operator can."""
@@ -327,10 +334,11 @@ class Store:
         found = self._keys.find(key)
         return 0 if found is None else found.create
 
-    def value(self, key: bytes) -> bytes | None:
-        """Return a key's value."""
+    def pair(self, key: bytes) -> KeyValue:
+        """Return a key that is there, with its counters."""
         pair = self._keys.get(key)
-        return None if pair is None else pair.value
+        assert pair is not None
+        return pair
 
     def lease_of(self, key: bytes) -> int:
         """Return the lease that a key hangs on, 0 for none."""

@@ -147,11 +147,16 @@ class Process:
             await asyncio.sleep(pause)
 
     async def call(
-        self, what: str, coro: Awaitable[T], *, limit: float | None = None
+        self,
+        what: str,
+        coro: Awaitable[T],
+        *,
+        limit: float | None = None,
+        cancel_within: float = SLACK_S,
     ) -> Outcome[T]:
         """Make a call, which may be cancelled, and return its outcome; errors of ours are outcomes.
 
-        ``limit``: the timeout that it was given.
+        ``limit``: the timeout that it was given. ``cancel_within``: how long it may go on when it is cancelled.
         """
         world = self.world
         loop = world.loop
@@ -172,7 +177,7 @@ class Process:
             raise Violation("deadline", f"{what} with a timeout of {limit} s took {spent:.3f} s")
         if cancel_at and isinstance(outcome, Cancelled):
             late = loop.now - cancel_at[0] - (self.stopped_s - stopped)
-            if late > SLACK_S:
+            if late > cancel_within:
                 raise Violation("cancel", f"{what} ended {late:.3f} s after it was cancelled")
         return outcome
 
@@ -230,6 +235,8 @@ class Scenario:
     prefix: bytes = b"x"
     """What the recipe's keys begin with."""
     faults: tuple[Fault, ...] = OF_WORLD
+    keeps_watching: bool = False
+    """Whether objects that clients make watch for as long as these live."""
     leaves_keys: bool = False
     """Whether keys under the prefix may stay when all have finished."""
 
@@ -276,6 +283,7 @@ class World:
     holdings: dict[str, list[Holding]] = field(init=False, default_factory=dict[str, list[Holding]])
     failures: list[BaseException] = field(init=False, default_factory=list[BaseException])
     calm: asyncio.Event = field(init=False)
+    calm_at: float = field(init=False, default=0.0)
     _stops: dict[int, Callable[[], None]] = field(
         init=False, default_factory=dict[int, Callable[[], None]]
     )
@@ -286,7 +294,7 @@ class World:
         self.rand = random.Random(self.seed)  # noqa: S311
         self.loop = Clockwork(random.Random(self.seed ^ 0x5EED1))  # noqa: S311
         self.plan = Plan(random.Random(self.seed ^ 0x5EED2), self.without)  # noqa: S311
-        self.store = Store(self.loop)
+        self.store = Store(self.loop, self._on_expired)
         self.network = Network(
             self.loop,
             self.store,
@@ -306,6 +314,17 @@ class World:
         if self.failures:
             raise self.failures[0]
         self.scenario.judge(self.store.changes)
+
+    def _on_expired(self, lease_id: int) -> None:
+        """See that nobody takes for valid what has ended (spec recipes 2)."""
+        for process in self.processes:
+            for session in process.client._home.sessions:
+                if session.lease_id == lease_id and session.valid_for() > 0:
+                    self.failures.append(
+                        Violation(
+                            "expiry", f"valid for {session.valid_for():.3f} s after its lease"
+                        )
+                    )
 
     def _on_exception(self, _: object, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -330,10 +349,14 @@ class World:
         await self._close()
 
     def _start(self, number: int, task: int) -> asyncio.Task[None]:
+        body = self.scenario.body(self.processes[number], task)
+        return self.start_in(number, body, f"body-{task}")
+
+    def start_in(self, number: int, coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Start a task in a process."""
         token = PROCESS.set(number)
         try:
-            name = f"body-{task}"
-            return start_task(self.scenario.body(self.processes[number], task), name=name)
+            return start_task(coro, name=name)
         finally:
             PROCESS.reset(token)
 
@@ -358,11 +381,19 @@ class World:
                 task.cancel()
 
     def _begin_calm(self) -> None:
+        if self.calm.is_set():
+            return
         self.plan.on = False
+        self.calm_at = self.loop.now
         self.calm.set()
         self.network.cut_off.clear()
         for process in self.processes:
             self._continue(process)
+
+    async def until_calm(self, more: float = 0.0) -> None:
+        """Return so many seconds after the last fault."""
+        await self.calm.wait()
+        await asyncio.sleep(max(0.0, self.calm_at + more - self.loop.now))
 
     async def _settle(self) -> None:
         """Give what is under way and what goes on in the background its time; then nothing of ours may be left."""
@@ -374,7 +405,7 @@ class World:
         living = {
             session.lease_id
             for process in self.processes
-            for session in process.sessions
+            for session in process.client._home.sessions
             if session.valid_for() > 0
         }
         for key in self.store.keys(self.scenario.prefix):
@@ -384,7 +415,7 @@ class World:
                     "orphan", f"{key!r} (lease {lease:x}) is left although nobody uses it"
                 )
         for process in self.processes:
-            if len(process.core.watches):
+            if len(process.core.watches) and not self.scenario.keeps_watching:
                 feeds = [feed.spec.key for feed in process.core.watches.feeds()]
                 raise Violation("watches", f"process {process.number} still watches {feeds}")
 
@@ -406,8 +437,9 @@ class World:
             raise Violation("timers", f"left after all clients were closed: {timers}")
         if self.network.streams or self.store.watches:
             raise Violation("streams", "left after all clients were closed")
-        if self.store.lessor.ids():
-            await asyncio.sleep(TTL_S + 1)
+        lessor = self.store.lessor
+        # What could not be revoked ends by itself.
+        await asyncio.sleep(max([lessor.granted_ttl(i) + 1.0 for i in lessor.ids()], default=0.0))
         for key in self.store.keys():
             lease = self.store.lease_of(key)
             if lease and key.startswith(self.scenario.prefix):
