@@ -134,6 +134,18 @@ async def test_a_late_copy_of_an_entry_does_not_stand_again(inline: coord.Client
     assert (await inline.get_prefix("b/waiters/")).items == ()
 
 
+async def test_nor_when_somebody_has_removed_the_entry(inline: coord.Client) -> None:
+    barrier = inline.double_barrier("b", 1)
+    await inline.default_session()
+    faulty = make_faulty(inline, [Fault.LATE])
+    async with asyncio.timeout(WITHIN_S):
+        await barrier.enter()
+        await inline.delete_prefix("b/waiters/")
+        await barrier.leave()
+    assert await faulty.deliver_late() == 1
+    assert (await inline.get_prefix("b/waiters/")).items == ()
+
+
 @pytest.mark.parametrize("fault", [Fault.LOSE_REQUEST, Fault.LOSE_REPLY])
 @pytest.mark.parametrize("place", range(6))
 async def test_each_request_may_be_lost(inline: coord.Client, fault: Fault, place: int) -> None:
