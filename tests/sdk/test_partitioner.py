@@ -272,8 +272,16 @@ async def test_weights(client: coord.Client, prefix: str) -> None:
     small = client.partitioner(prefix + "p", 40, settle=SETTLE_S)
     large = client.partitioner(prefix + "p", 40, settle=SETTLE_S, weight=4)
     async with small.run(), large.run():
-        await until(lambda: len(small.owned()) + len(large.owned()) == 40 and small.owned())
-        assert len(large.owned()) >= 2 * len(small.owned())
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                found = await small.assignment()
+                if len(found.members) == 2 and not found.moving:
+                    break
+                await asyncio.sleep(0.01)
+        assert {each.weight for each in found.members} == {1, 4}
+        had = [owner.member for owner in found.owners.values()]
+        assert len(had) == 40
+        assert had.count(small.id or "") <= 10  # 1.25 times a fifth
 
 
 async def test_what_is_refused(client: coord.Client, prefix: str) -> None:
@@ -288,7 +296,7 @@ async def test_what_is_refused(client: coord.Client, prefix: str) -> None:
         {"ttl": 0},
     ):
         with pytest.raises(coord.InvalidArgument):
-            client.partitioner(prefix + "p", 1, **options)  # type: ignore[arg-type]
+            client.partitioner(prefix + "p", 1, **options)
     partitioner = client.partitioner(prefix + "p", 1)
     with pytest.raises(coord.InvalidArgument):
         partitioner.run(timeout=-1)

@@ -314,7 +314,6 @@ class Engine:
     async def _claim(self, session: Session, partition: str) -> Ownership | None:
         """Create the owner's key, or adopt what an unanswered claim of ours has made of it; None if it is another's."""
         key = self._names.owner(partition)
-        await settled(session, key)
         mine = nonce(self._home)
         entry = Entry(
             self._home,
