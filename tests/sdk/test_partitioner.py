@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from coord.recipes.partitioner.assignment import assign
 from tests.sdk.partitioner_model import exclusive, judged
 
 WITHIN_S = 20.0
+SET: ContextVar[str] = ContextVar("SET", default="by nobody")
 SETTLE_S = 0.05
 
 
@@ -267,6 +269,22 @@ async def test_an_application_that_fails_is_told_of_and_tried_again(
             await served.wait()
         assert [str(each["exception"]) for each in contexts] == ["first", "second"]
         assert "partition '0'" in contexts[0]["message"]
+
+
+async def test_the_functions_see_what_the_caller_of_run_had_set(
+    client: coord.Client, prefix: str
+) -> None:
+    seen = list[tuple[str, object]]()
+    loop = asyncio.get_running_loop()
+
+    async def note(_: coord.Ownership) -> None:
+        seen.append((SET.get(), asyncio.get_running_loop()))
+
+    token = SET.set("by the caller")
+    async with client.partitioner(prefix + "p", 1, settle=0).run(note, note):
+        SET.reset(token)
+        await until(lambda: seen)
+    assert seen == [("by the caller", loop)] * 2
 
 
 async def test_weights(client: coord.Client, prefix: str) -> None:

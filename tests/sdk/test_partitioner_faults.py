@@ -26,6 +26,7 @@ from coord.embed.memory import open_memory
 from coord.recipes.partitioner import engine
 from coord.recipes.partitioner.state import targets
 from coord.recipes.partitioner.view import View
+from coord.rpc.status import StatusCode
 from coord.target import Target, TargetKind
 from coord.testing.faults import Faults
 from tests.sdk.partitioner_model import Model, exclusive, judged
@@ -667,6 +668,28 @@ def test_a_client_that_closes_ends_everything() -> None:
                 await asyncio.sleep(1)
                 assert app.serving == 0
             assert await here.observer.count(NAME + "/") == 0
+
+    run_virtual(main)
+
+
+def test_joining_again_takes_several_attempts_and_one_session() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with world(loop) as here, judged(here.observer, NAME):
+            client = await here.connect("a")
+            a = client.partitioner(NAME, 2, ttl=TTL, settle=0.1)
+            async with a.run():
+                await here.until(lambda: len(a.owned()) == 2)
+                session = a.owned()["0"].session
+                here.faults.fail(
+                    "Txn",
+                    StatusCode.RESOURCE_EXHAUSTED,
+                    "etcdserver: mvcc: database space exceeded",
+                    times=4,
+                )
+                await here.observer.lease_revoke(session.lease_id)
+                await here.until(session.expired.is_set)
+                await here.until(lambda: len(a.owned()) == 2)
+                assert len(await here.observer.leases()) == 1
 
     run_virtual(main)
 
