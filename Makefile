@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
-# Workers of the test run: one more than the two cores it is made for, since tests of real servers mostly wait.
+# Workers of the test run: twice the two cores it is made for, since tests of real servers mostly wait.
 JOBS ?= 4
 # Seeds of `make sim`.
 SEEDS ?= 0-200
@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SOURCES := src tests recipes examples benchmarks tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt lint types unit sim zoo bench peers proto docs dist clean
+.PHONY: help demo test check fmt lint types mypy pyright unit sim zoo bench peers proto docs dist clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -25,13 +25,14 @@ help: ## This list.
 demo: $(VENV)/.base ## The main job on real processes: locks, failover, fencing. About a minute.
 	@$(BIN)/coord demo
 
-test: lint types $(VENV)/.peers ## Everything: lint, types, all tests, packaging.
+test: check $(VENV)/.peers ## Everything: lint, types, all tests, packaging.
 	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 zoo: $(VENV)/.dev ## Every bug that the tests plant, and how many seeds it takes to find it.
 	$(PY) -m tests.simulation.zoo $(ARGS)
 
-check: lint types ## What a commit must pass, without the tests.
+check: $(VENV)/.dev ## What a commit must pass, without the tests.
+	@$(MAKE) --no-print-directory -j3 --output-sync=target lint mypy pyright
 
 fmt: $(VENV)/.dev ## Rewrite the sources in the house format.
 	$(BIN)/ruff check --quiet --fix-only $(wildcard $(SOURCES))
@@ -44,8 +45,12 @@ lint: $(VENV)/.dev ## Format, rules, import contracts, dead code, dependencies.
 	$(BIN)/vulture
 	$(BIN)/deptry src
 
-types: $(VENV)/.dev ## mypy and pyright, both strict.
+types: mypy pyright ## mypy and pyright, both strict.
+
+mypy: $(VENV)/.dev
 	$(BIN)/mypy
+
+pyright: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(PY)
 
 unit: $(VENV)/.dev ## The tests without packaging and the slow ones.

@@ -8,6 +8,7 @@ cannot be written to by a stale holder.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from coord._telemetry import begin_hold, hold_lost
@@ -159,7 +160,10 @@ class Grant:
             return  # refused or closed: the session's deadline still bounds the grant
         self._watching = None
         self._lose("revoked")
-        await self.session.confirm_lost()
+        with contextlib.suppress(
+            CoordError
+        ):  # a store that does not answer says nothing about the session
+            await self.session.confirm_lost()
 
     async def _deletion(self) -> None:
         """Return when our entry is gone."""
@@ -319,9 +323,14 @@ class Hold(Generic[G]):
         return register
 
     def _interrupt(self) -> None:
-        if not self._left and not self._fired and self._task is not None:
-            self._fired = True
-            self._task.cancel()
+        if self._left or self._fired or self._task is None:
+            return
+        if asyncio.current_task() is self._task:
+            # The body itself has found out, and may be about to end by that: see :func:`coord.waiter.unless`.
+            asyncio.get_running_loop().call_soon(self._interrupt)
+            return
+        self._fired = True
+        self._task.cancel()
 
     async def __aexit__(
         self,

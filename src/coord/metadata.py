@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from coord._telemetry import entry_context
@@ -22,7 +23,7 @@ def metadata(home: Coordination, nonce: str, owner: str, *, label: str | None = 
     host, pid = process_identity()
     since = round(home.env.clock.wall(), 3)
     text = (
-        f'{{"v":1,"nonce":"{nonce}","owner":{json.dumps(owner)},"host":{json.dumps(host)}'
+        f'{{"v":1,"nonce":"{nonce}","owner":{_quoted(owner)},"host":{_quoted(host)}'
         f',"pid":{pid},"since":{since}'
     )
     more = entry_context()
@@ -31,6 +32,11 @@ def metadata(home: Coordination, nonce: str, owner: str, *, label: str | None = 
     for key, value in more.items():
         text += f',"{key}":{json.dumps(value)}'
     return text + "}"
+
+
+@lru_cache(maxsize=256)  # the same tasks and threads come again and again
+def _quoted(text: str) -> str:
+    return json.dumps(text)
 
 
 def parse(value: bytes) -> Mapping[str, object]:

@@ -138,13 +138,19 @@ async def unless(signal: OneShot, step: Awaitable[T], tell: Callable[[], object]
     task = asyncio.current_task()
     if task is None:
         raise RuntimeError("the waiter engine runs inside a task")
-    fired = False
+    fired = left = False
 
     def interrupt() -> None:
         nonlocal fired
-        if not fired:
-            fired = True
-            task.cancel()
+        if left or fired:
+            return
+        if asyncio.current_task() is task:
+            # The step itself has made it fire, or it had fired before. A task that runs would meet a cancellation of now
+            # at its next await, long after this if the step ends first: before Python 3.13 nothing takes that back.
+            asyncio.get_running_loop().call_soon(interrupt)
+            return
+        fired = True
+        task.cancel()
 
     before = task.cancelling()
     unregister = signal.watch(interrupt)
@@ -157,6 +163,7 @@ async def unless(signal: OneShot, step: Awaitable[T], tell: Callable[[], object]
                 tell()
         raise
     finally:
+        left = True
         unregister()
         if fired:  # the step ended in another way, and our interruption with it
             task.uncancel()

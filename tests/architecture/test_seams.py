@@ -14,6 +14,7 @@ WORLD_DOORS = {
     "src/coord/runtime/": "the real Clock, Net, Rand and Offload, and the threads that run loops",
     "src/coord/testing/": "the harness: makes worlds",
     "src/coord/cli/": "a program: terminals, signals, child processes",
+    "src/coord/sync/grpc/": "lives between gRPC's own threads, which know locks and futures of the standard library only",
     "src/coord/embed/": "finds, locks and starts the machine-local server",
     "src/server/coord_server/storage/disk.py": "the real Disk",
     "src/server/coord_server/storage/lmdb_backend.py": "wraps lmdb, which opens its own files",

@@ -99,11 +99,23 @@ def test_unary_call(server: RawServer) -> None:
 
 
 def test_a_burst_of_calls_does_not_wait_for_its_end(server: RawServer) -> None:
-    for number in range(100):
+    for number in range(18):
         server.call(f"{number}")
-    assert [len(frames) for frames in server.pushed] == [64, 64, 64]  # two frames for each call
+    assert [len(frames) for frames in server.pushed] == [8, 8, 8, 8]  # two frames for each call
     frames = [f for frames in [*server.pushed, server.take()] for f in frames]
-    assert [f.stream for f in frames if f.kind == DATA] == [2 * n + 1 for n in range(100)]
+    assert [f.stream for f in frames if f.kind == DATA] == [2 * n + 1 for n in range(18)]
+
+
+def test_the_more_calls_are_open_the_larger_the_pieces_of_a_burst(server: RawServer) -> None:
+    for number in range(250):
+        server.call(f"{number}")
+    server.take()
+    server.pushed.clear()
+    for number in range(250, 320):
+        server.call(f"{number}")
+    # An eighth of 286 and of 320 calls.
+    assert [len(frames) // 2 for frames in server.pushed] == [36]
+    assert len(server.take()) // 2 == 34
 
 
 def test_a_burst_tells_no_end_before_its_call_returns() -> None:

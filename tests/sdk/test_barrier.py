@@ -352,6 +352,23 @@ async def test_without_rights_to_the_markers_the_nonce_tells(
         await barrier.hold()
 
 
+async def test_a_hold_whose_outcome_nobody_can_look_up_in_time_says_so(
+    inline: coord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed: list[float] = []
+
+    async def unanswered(*_: object, timeout: float) -> None:
+        allowed.append(timeout)
+        raise coord.CoordTimeout("Range", timeout)
+
+    monkeypatch.setattr(inline._core.markers, "_denied", True)
+    monkeypatch.setattr(inline._core.kv, "get", unanswered)
+    make_faulty(inline, [Fault.LOSE_REPLY])
+    with pytest.raises(coord.AmbiguousResult):
+        await inline.barrier("b").hold(timeout=3)
+    assert 0 <= allowed[0] <= 3
+
+
 # -- cost ----------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import coord
 from coord.entry import Entry
 from tests.sdk.test_double_barrier import Referee, gathered, places, rest
-from tests.support.faulty import Fault, make_faulty, settle
+from tests.support.faulty import Fault, held_back, make_faulty, settle
 from tests.support.virtual import VirtualLoop, run_virtual, virtual_client
 
 EXAMPLES = int(os.environ.get("COORD_BARRIER_EXAMPLES", "30"))
@@ -28,6 +28,27 @@ WITHIN_S = 20.0
 async def inline() -> AsyncIterator[coord.Client]:
     async with coord.connect("memory:", runtime="inline") as client:
         yield client
+
+
+async def test_what_a_cancelled_call_leaves_behind_is_no_other_party(
+    inline: coord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = held_back(monkeypatch)
+    first = asyncio.ensure_future(inline.double_barrier("b", 2).enter())
+    while not await inline.count("b/waiters/"):
+        await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    again = asyncio.ensure_future(inline.double_barrier("b", 2).enter())
+    for _ in range(10):
+        await inline.get("nothing")
+    assert not again.done()
+    go.set()
+    async with inline.session(ttl=30) as session:
+        other = asyncio.ensure_future(inline.double_barrier("b", 2, session=session).enter())
+        async with asyncio.timeout(WITHIN_S):
+            assert await again == await other
 
 
 # -- races ---------------------------------------------------------------------------------------------------------
@@ -108,6 +129,18 @@ async def test_a_late_copy_of_an_entry_does_not_stand_again(inline: coord.Client
     faulty = make_faulty(inline, [Fault.LATE])
     async with asyncio.timeout(WITHIN_S):
         await barrier.enter()
+        await barrier.leave()
+    assert await faulty.deliver_late() == 1
+    assert (await inline.get_prefix("b/waiters/")).items == ()
+
+
+async def test_nor_when_somebody_has_removed_the_entry(inline: coord.Client) -> None:
+    barrier = inline.double_barrier("b", 1)
+    await inline.default_session()
+    faulty = make_faulty(inline, [Fault.LATE])
+    async with asyncio.timeout(WITHIN_S):
+        await barrier.enter()
+        await inline.delete_prefix("b/waiters/")
         await barrier.leave()
     assert await faulty.deliver_late() == 1
     assert (await inline.get_prefix("b/waiters/")).items == ()

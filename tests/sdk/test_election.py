@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
 import coord
 from coord import EventType, Leader, WatchEvent
+from coord.election.observation import Observation
+from coord.store.values import WatchBatch
 from tests.support.proxy import Proxy
 from tests.support.servers import ServerProcess
 
@@ -489,3 +492,27 @@ async def test_run_on_a_session_of_its_callers_ends_with_it(
     async with runner.session(ttl=2) as session, asyncio.timeout(WITHIN_S):
         with pytest.raises(coord.SessionExpired):
             await runner.election(prefix, session=session).run(lead)
+
+
+async def test_who_led_and_left_between_two_looks_is_not_told_as_nobody_twice() -> None:
+    async with coord.connect("memory:", runtime="inline") as client:
+        observation = Observation(client._home, b"brief/")
+        assert await observation.next() is None
+        feed = observation._feed
+        assert feed is not None
+        await feed.created.wait()
+        await client.put("brief/1", "a")
+        await client.delete("brief/1")
+        while feed.buffered < 2:
+            await client.get("nothing")
+        # As they come to somebody whose stream was lost meanwhile.
+        events = [event for batch in feed._batches for event in batch.events]
+        feed._batches = deque([WatchBatch(events=tuple(events), revision=events[-1].revision)])
+        telling = asyncio.ensure_future(observation.next())
+        while observation._feed in (feed, None) and not telling.done():
+            await asyncio.sleep(0)
+        await client.put("brief/2", "b")
+        leader = await telling
+        assert leader is not None
+        assert leader.value == b"b"
+        observation.close_soon()

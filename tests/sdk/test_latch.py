@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import coord
 from coord import notices
+from coord.store.marker import Marked
 from tests.support.faulty import TXN, Fault, make_faulty
 from tests.support.proxy import Proxy
 from tests.support.virtual import VirtualLoop, run_virtual, virtual_client
@@ -445,3 +446,24 @@ async def test_what_it_costs(inline: coord.Client) -> None:
         for wait in waits:
             await wait
     assert faulty.paths == [TXN] * 3
+
+
+def test_the_timeout_of_a_reset_covers_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = itertools.count()
+
+    async def slow(*_: object, timeout: float) -> Marked:
+        assert next(calls) < 5
+        await asyncio.sleep(min(0.8, timeout))
+        return Marked(applied=False, revision=0)
+
+    async def main(loop: VirtualLoop) -> None:
+        async with virtual_client(loop) as client:
+            latch = client.latch("late", 1)
+            await latch.count_down("a")
+            monkeypatch.setattr(client._core.markers, "run", slow)
+            began = loop.time()
+            with pytest.raises(coord.CoordTimeout):
+                await latch.reset(1, timeout=1.0)
+            assert loop.time() - began <= 1.001
+
+    run_virtual(main)

@@ -62,6 +62,59 @@ async def test_a_user_without_rights_on_the_fence_locks_all_the_same(
     assert "readwrite on the prefix '_coord/'" in str(heard[0].message)
 
 
+async def test_every_recipe_works_without_rights_on_the_fence(narrow: coord.Client) -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        async with asyncio.timeout(20):
+            async with narrow.rwlock("app/rw").write().hold() as writer:
+                assert writer.token
+            async with (
+                narrow.rwlock("app/rw").read().hold(),
+                narrow.semaphore("app/s", initial_limit=1).hold(),
+                narrow.multi_lock(["app/a", "app/b"]).hold(),
+                narrow.mutex("app/one", layout="single-key").hold(),
+            ):
+                assert await narrow.semaphore("app/s").try_acquire() is None
+            gate = narrow.barrier("app/gate")
+            await gate.hold()
+            await gate.release()
+            await gate.wait()
+            async with narrow.double_barrier("app/both", 1).joined():
+                pass
+            latch = narrow.latch("app/latch", 1)
+            await latch.count_down()
+            await latch.wait()
+            async with narrow.registry("app/service").register("h:1"):
+                assert (await narrow.get("app/service/h:1")) is not None
+            async with narrow.membership("app/group").join("me"):
+                assert [m.id for m in await narrow.membership("app/group").members()] == ["me"]
+            assert await narrow.counter("app/n").add() == 1
+            await narrow.sharded_counter("app/many", shards=2).add()
+            assert await narrow.id_allocator("app/ids").next() > 0
+            await narrow.topic("app/news").publish("x")
+            await narrow.rate_limiter("app/rate", 10).acquire()
+            await narrow.delay_queue("app/later").put("x")
+            config = await narrow.config("app/config", str, default="old")
+            await config.publish("new")
+            await config.close()
+    assert {w.category for w in heard} <= {coord.RightsWarning}
+
+
+async def test_a_priority_queue_needs_rights_on_its_numbers(narrow: coord.Client) -> None:
+    """They are where Go's has them, beside the name and not below it."""
+    with pytest.raises(coord.PermissionDenied):
+        await narrow.priority_queue("app/urgent").put("x")
+
+
+async def test_a_lock_delay_needs_rights_on_its_marks_and_says_so(narrow: coord.Client) -> None:
+    """Whoever cannot write them would seem to have crashed, each time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(coord.PermissionDenied):
+            async with narrow.mutex("app/slow", lock_delay=0.1).hold(timeout=10):
+                pass
+
+
 @pytest.mark.parametrize("kind", ["mutex", "election"])
 async def test_a_late_copy_is_taken_back(kind: str) -> None:
     async with coord.connect("memory:", runtime="inline") as client:

@@ -329,6 +329,89 @@ async def test_while_valid_leaves_no_cancellation_behind(inline: coord.Client) -
         await both
 
 
+async def test_a_step_that_ends_the_session_itself_leaves_no_cancellation_behind(
+    inline: coord.Client,
+) -> None:
+    session = await inline.session(ttl=30).open()
+
+    async def finds_out() -> None:
+        await asyncio.sleep(0)
+        session.expire("for the test")
+        session.check()
+
+    with pytest.raises(coord.SessionExpired):
+        await waiter.while_valid(session, finds_out())
+    await asyncio.sleep(0)  # nothing is raised here
+
+    async def finds_out_and_waits() -> None:
+        await finds_out_quietly()
+        await asyncio.Event().wait()
+
+    async def finds_out_quietly() -> None:
+        again.expire("for the test")
+
+    again = await inline.session(ttl=30).open()
+    with pytest.raises(coord.SessionExpired):
+        await waiter.while_valid(again, finds_out_and_waits())
+    await asyncio.sleep(0)
+    with pytest.raises(coord.SessionExpired):  # it had fired before
+        await waiter.while_valid(again, asyncio.Event().wait())
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_waiter_whose_lease_was_revoked_may_go_on_with_something_else(
+    inline: coord.Client,
+) -> None:
+    session = await inline.session(ttl=30).open()
+    async with inline.mutex("lease-revoked").hold():
+        waiting = asyncio.ensure_future(_acquire_and_go_on(inline, session))
+        await lined_up(inline, "lease-revoked", 2)
+        await inline.lease_revoke(session.lease_id)
+        assert await waiting == "gone on"
+
+
+async def _acquire_and_go_on(client: coord.Client, session: coord.Session) -> str:
+    with pytest.raises(coord.SessionExpired):
+        await client.mutex("lease-revoked", session=session).acquire()
+    await asyncio.sleep(0)
+    return "gone on"
+
+
+async def test_a_body_that_finds_out_the_loss_itself_ends_with_its_own_error(
+    inline: coord.Client,
+) -> None:
+    session = await inline.session(ttl=30).open()
+    with pytest.raises(LookupError):
+        async with inline.mutex("found-out", session=session).hold():
+            session.expire("for the test")
+            raise LookupError
+    await asyncio.sleep(0)
+    assert await inline.get("found-out") is None
+
+
+async def test_a_loss_is_told_although_nobody_can_say_whether_the_lease_lives(
+    inline: coord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[object] = []
+    asked = asyncio.Event()
+
+    async def unanswered(_: coord.Session) -> None:
+        asked.set()
+        raise coord.Unavailable("for the test")
+
+    monkeypatch.setattr(coord.Session, "confirm_lost", unanswered)
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    grant = await inline.mutex("unanswered").acquire()
+    await inline.delete(grant.key)
+    await grant.lost.wait(timeout=WITHIN_S)
+    await asked.wait()
+    await asyncio.sleep(0)
+    assert not await grant.release()
+    assert heard == []
+
+
 # -- cancellations and copies --------------------------------------------------------------------------------------
 
 

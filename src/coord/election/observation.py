@@ -15,7 +15,6 @@ from coord.waiter import RETRY_HIGH_S, RETRY_LOW_S
 
 if TYPE_CHECKING:
     from coord.coordination import Coordination
-    from coord.store.values import WatchEvent
     from coord.store.watch import WatchFeed
 
 
@@ -27,7 +26,8 @@ class Observation:
         self._prefix = prefix
         self._feed: WatchFeed | None = None
         self._leader: Leader | None = None
-        self._told = False
+        self._shown: Leader | None = None
+        self._is_shown = False
         self._seen = 0
         self._back: list[Leader | None] = []
 
@@ -53,13 +53,16 @@ class Observation:
             return self._back.pop()
         while True:
             if self._feed is None:
-                if await self._resync():
-                    return self._leader
-            elif await self._advance(self._feed):
+                known = await self._resync()
+            else:
+                known = await self._advance(self._feed)
+            # Several changes may have come at once, and the last of them have undone the first.
+            if known and not (self._is_shown and self._leader == self._shown):
+                self._is_shown, self._shown = True, self._leader
                 return self._leader
 
     async def _resync(self) -> bool:
-        """Read the first entry and watch from there; say whether it is news."""
+        """Read the first entry and watch from there; say whether the store has answered."""
         look = op.get_prefix(self._prefix, sort_by=SortBy.CREATE_REVISION, limit=1)
         try:
             result = await self._home.txn.run((), (look,))
@@ -74,43 +77,25 @@ class Observation:
             )
         )
         self._seen = result.revision
-        return self._become(Leader.of(items[0]) if items else None)
-
-    def _become(self, leader: Leader | None) -> bool:
-        if self._told and leader == self._leader:
-            return False
-        self._told = True
-        self._leader = leader
+        self._leader = Leader.of(items[0]) if items else None
         return True
 
     async def _advance(self, feed: WatchFeed) -> bool:
-        """Take one batch of events; say whether the leader or its value changed."""
+        """Take one batch of events; say whether it is known who leads now."""
         try:
             batch = await feed.next()
         except (Compacted, RequestRefused):
             self._close()
             return False
-        changed = False
         for event in batch.events:
             if event.revision <= self._seen:
                 continue
-            if (
-                self._leader is not None
-                and event.kv.key == self._leader.key
-                and event.type is EventType.DELETE
-            ):
-                # Who is next is not in the event: ask, and skip what that answer already covers.
-                return await self._succession() or changed
-            changed = self._apply(event) or changed
-        return changed
-
-    def _apply(self, event: WatchEvent) -> bool:
-        if event.type is not EventType.PUT:
-            return False
-        if self._leader is None or event.kv.key == self._leader.key:
-            return self._become(Leader.of(event.kv))
-        return False
-
-    async def _succession(self) -> bool:
-        self._close()
-        return await self._resync()
+            is_leader_s = self._leader is not None and event.kv.key == self._leader.key
+            if event.type is EventType.DELETE:
+                if is_leader_s:
+                    # Who is next is not in the event: ask, and skip what that answer already covers.
+                    self._close()
+                    return await self._resync()
+            elif is_leader_s or self._leader is None:
+                self._leader = Leader.of(event.kv)
+        return True

@@ -8,7 +8,7 @@
         await server.wait_for_termination()
 
 Python's gRPC has no way to plug in a resolver, so :func:`balanced_channel` is a channel itself: it keeps a channel for
-each instance, and picks one for each call. Only ``grpc.aio`` is served.
+each instance, and picks one for each call. Its blocking twin is :mod:`coord.sync.grpc`.
 Imported on its own, ``import coord.grpc``, since it loads gRPC.
 """
 

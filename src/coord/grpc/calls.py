@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 from typing_extensions import override
 
+from coord.grpc.faults import is_its_fault, may_repeat
 from coord.recipes.registry import NoInstance
 from coord.runtime import start_task
 
@@ -17,18 +18,6 @@ if TYPE_CHECKING:
 
     from coord.grpc.balanced import BalancedChannel
     from coord.recipes.registry import Instance
-
-# What speaks against the instance, and not against the request.
-_ITS_FAULT = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNKNOWN,
-    }
-)
-# What gRPC says when a call never had a connection.
-_NEVER_SENT = ("failed to connect", "connection refused", "dns resolution failed", "no such file")
 
 
 class Observed:
@@ -56,7 +45,7 @@ class Observed:
     def ended(self, code: grpc.StatusCode | None) -> None:
         """Report a status."""
         latency = asyncio.get_running_loop().time() - self._began
-        self._channel.report(self._instance, ok=code not in _ITS_FAULT, latency=latency)
+        self._channel.report(self._instance, ok=not is_its_fault(code), latency=latency)
 
 
 class BalancedCall(grpc.aio.UnaryUnaryCall[Any, Any]):
@@ -126,14 +115,12 @@ class BalancedCall(grpc.aio.UnaryUnaryCall[Any, Any]):
                 ) from error
 
     def _may_repeat(self, error: grpc.aio.AioRpcError) -> bool:
-        if error.code() is not grpc.StatusCode.UNAVAILABLE:
-            return False
-        left = self.time_remaining()
-        if left is not None and left <= 0:
-            return False
-        text = (error.details() or "").lower()
-        never_sent = any(words in text for words in _NEVER_SENT)
-        return never_sent or self._channel.is_idempotent(self._method)
+        return may_repeat(
+            error.code(),
+            error.details(),
+            left=self.time_remaining(),
+            idempotent=self._channel.is_idempotent(self._method),
+        )
 
     # -- the interface of a call -----------------------------------------------------------------------------------
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from coord.errors import MissingExtra
+from coord.grpc.health import HealthService
 from coord.runtime import finish
 
 if TYPE_CHECKING:
@@ -40,11 +39,13 @@ async def register(
     until draining begins: raises :class:`coord.MissingExtra` without ``coord[grpc]``.
     Raises what registering raises; the server is stopped then.
     """
-    health = None if health_services is None else _Health(server, ("", *health_services))
+    health = (
+        None if health_services is None else HealthService(server, health_services, blocking=False)
+    )
     await server.start()
     try:
         if health is not None:
-            await health.tell(serving=True)
+            await _tell(health, serving=True)
         made = await registration
     except BaseException:
         await finish(server.stop(None), within=_SLACK_S)
@@ -58,34 +59,18 @@ async def register(
 async def _end(
     server: grpc.aio.Server,
     registration: Registration,
-    health: _Health | None,
+    health: HealthService | None,
     drain: float,
     grace: float,
 ) -> None:
     try:
         if health is not None:
-            await health.tell(serving=False)
+            await _tell(health, serving=False)
         await registration.drain(drain)
     finally:
         await server.stop(grace)
 
 
-class _Health:
-    """gRPC's health service, on one server."""
-
-    def __init__(self, server: grpc.aio.Server, services: tuple[str, ...]) -> None:
-        try:
-            health: Any = import_module("grpc_health.v1.health")
-            messages: Any = import_module("grpc_health.v1.health_pb2")
-            handlers: Any = import_module("grpc_health.v1.health_pb2_grpc")
-        except ImportError:
-            raise MissingExtra("the health service of gRPC", "grpc") from None
-        self._services = dict.fromkeys(services)
-        self._status: Any = messages.HealthCheckResponse
-        self._servicer: Any = health.aio.HealthServicer()
-        handlers.add_HealthServicer_to_server(self._servicer, server)
-
-    async def tell(self, *, serving: bool) -> None:
-        status = self._status.SERVING if serving else self._status.NOT_SERVING
-        for service in self._services:
-            await self._servicer.set(service, status)
+async def _tell(health: HealthService, *, serving: bool) -> None:
+    for told in health.tell(serving=serving):
+        await told

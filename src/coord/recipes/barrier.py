@@ -167,6 +167,8 @@ class Barrier:
 
     async def _close(self, limit: float) -> Gate:
         nonce = self._nonce()
+        clock = self._home.env.clock
+        deadline = clock.mono() + limit
         try:
             marked = await self._home.core.markers.run(
                 (compare.missing(self.name),),
@@ -174,9 +176,13 @@ class Barrier:
                 (op.get(self.name),),
                 timeout=limit,
             )
-        except AmbiguousResult:
+        except AmbiguousResult as unknown:
             # Without a marker (no right to `_coord/`, or its lease has ended) our nonce may tell.
-            found = await self._home.core.kv.get(self.name)
+            left = max(0.0, deadline - clock.mono())
+            try:
+                found = await self._home.core.kv.get(self.name, timeout=left)
+            except (Unavailable, CoordTimeout):
+                raise unknown from None
             if found is None or found.value != nonce:
                 raise
             return Gate(self._home, self.name, found.create_revision, None)

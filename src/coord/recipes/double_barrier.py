@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from coord._telemetry import DOUBLE_BARRIER, observed_wait
-from coord.entry import Entry, check_name
+from coord.entry import Entry, check_name, settled
 from coord.errors import (
     AmbiguousResult,
     Compacted,
@@ -170,6 +170,8 @@ class DoubleBarrier:
         session = await self._home.session_or_default(self._session)
         session.check()
         while True:
+            # What a call before this one has left, and takes back just now, is no other party.
+            await settled(session, self.name)
             attempt = _Attempt(self._home, session, self.name, self.parties)
             try:
                 begun = await attempt.run()
@@ -359,8 +361,10 @@ class _Attempt:
             return 0
         now = await self._surely(lambda: self._keys.read((self.entry.guard(),)))
         self._after = _view(now, 0)
-        if not now.succeeded:
-            return 0  # an unanswered copy has done it
+        if not now.succeeded:  # an unanswered copy has done it, or somebody else
+            if self.entry.doubtful:
+                await self.entry.leave()
+            return 0
         if self._after.ready > self.entry.token:
             return await self._round_or_leave(self._after)
         await self.entry.leave()
@@ -446,6 +450,8 @@ class _Leaving:
         if own not in left:  # removed by somebody, or by the end of our lease
             await self._entry.session.confirm_lost()
             self._entry.session.check()
+            if self._entry.doubtful:  # a copy of its create would stand here for nobody
+                await self._entry.leave()
             return Done(Watch((left[0],), revision) if left else None)
         if left == (own,):
             await self._close()

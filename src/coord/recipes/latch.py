@@ -248,19 +248,21 @@ class CountdownLatch:
             ) from None
 
     async def _reset(self, count: int, timeout: float | None) -> None:
+        clock, limit = self._home.env.clock, self._home.core.options.request_timeout
+        deadline = clock.mono() + (limit if timeout is None else timeout)
         state = (await self._store.read(timeout)).state
         while state.remaining == 0:
             fresh = _State(count, state.generation + 1, 0)
             marked = await self._home.core.markers.run(
                 (compare.mod_revision(self.name) == state.mod_revision,),
                 (op.put(self.name, fresh.wire), op.delete_prefix(self._store.arrived)),
-                timeout=timeout,
+                timeout=max(0.0, deadline - clock.mono()),
             )
             if marked.applied:
                 self._store.count = count
                 self._store.learn(_State(count, fresh.generation, marked.revision))
                 return
-            state = (await self._store.read(timeout)).state
+            state = (await self._store.read(max(0.0, deadline - clock.mono()))).state
         raise LatchPending(self._store.text, state.remaining)
 
 

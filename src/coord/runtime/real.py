@@ -10,6 +10,7 @@ import random
 import secrets
 import socket
 import time
+from functools import cache
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, TypeVar
 
 from coord.runtime.seams import Address, Env, TcpAddress, UnixAddress
@@ -162,7 +163,12 @@ def real_env() -> Env:
 
 def process_identity() -> tuple[str, int]:
     """Return this host's name and the process id, for people who inspect locks; nothing decides by them."""
-    return socket.gethostname(), os.getpid()
+    return _host(), os.getpid()
+
+
+@cache
+def _host() -> str:
+    return socket.gethostname()
 
 
 def end_process(code: int, text: str) -> NoReturn:

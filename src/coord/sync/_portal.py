@@ -119,6 +119,11 @@ class Twin(Generic[A_co]):
         return f"<coord.sync.{type(self).__name__} of {self._async!r}>"
 
 
+def portal_of(twin: Twin[object]) -> Portal:
+    """Return the way to the loop of the client that ``twin`` belongs to."""
+    return twin._portal  # noqa: SLF001 - of the same room # pyright: ignore[reportPrivateUsage]
+
+
 def behind(twin: Twin[A_co]) -> A_co:
     """Return the asynchronous object behind a twin."""
     return twin._async  # noqa: SLF001 - for the rooms of this package, not its users  # pyright: ignore[reportPrivateUsage]

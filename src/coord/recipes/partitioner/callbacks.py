@@ -8,6 +8,7 @@ is waited for on the runtime's loop, with a limit.
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ class Callbacks:
     ) -> None:
         self._home = home
         self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
         self._on_assign = on_assign
         self._on_revoke = on_revoke
         # On the caller's loop.
@@ -149,7 +151,9 @@ class Callbacks:
     ) -> asyncio.Task[None] | None:
         partition = own.partition
         try:
-            task = self._owner.spawn(coro, name=f"partition {partition}")
+            # What the caller of run() had set, each for itself: they are begun from the runtime's loop.
+            context = self._context.copy()
+            task = self._owner.spawn(coro, name=f"partition {partition}", context=context)
         except RuntimeError:  # the run is over
             return None
         kind[own] = task

@@ -135,9 +135,13 @@ class Engine:
     async def _fresh_session(self) -> Session:
         if self._manner.ttl is None:
             return await self._home.session_or_default(None)
-        own = Session(self._home, ttl=self._manner.ttl, name=self._names.text)
-        self._own = own
-        return await own.open()
+        own = self._own
+        if (
+            own is None or own.valid_for() <= 0
+        ):  # else it is left from an attempt to join that failed
+            own = self._own = Session(self._home, ttl=self._manner.ttl, name=self._names.text)
+            await own.open()
+        return own
 
     async def _keep(self) -> None:
         """Join again, each time that the session has ended."""
@@ -164,9 +168,8 @@ class Engine:
                 await self._join()
             except ClientClosed:
                 return
-            except (
-                CoordError
-            ):  # the store is out of reach, or full, or its rights are being changed
+            except CoordError:
+                # The store is out of reach, or full, or its rights are being changed.
                 await backoff.pause()
             else:
                 return
@@ -293,9 +296,7 @@ class Engine:
                 lambda: self._claim(session, partition),
                 clock=self._home.env.clock,
             )
-        except SessionError:
-            return
-        except ClientClosed:
+        except (SessionError, ClientClosed):
             return
         except CoordError as error:  # refused: no rights, no space
             self._tell(f"the claim of partition {partition!r}", error)
@@ -314,7 +315,6 @@ class Engine:
     async def _claim(self, session: Session, partition: str) -> Ownership | None:
         """Create the owner's key, or adopt what an unanswered claim of ours has made of it; None if it is another's."""
         key = self._names.owner(partition)
-        await settled(session, key)
         mine = nonce(self._home)
         entry = Entry(
             self._home,

@@ -76,8 +76,18 @@ class View:
             cache.close()
 
     def note_owner(self, partition: str, token: int) -> None:
-        """Take note of an owner that the store has told of."""
-        self.owners[partition] = max(token, self.owners.get(partition, 0))
+        """Take note of an owner that the store has told of, if the view has not come to it yet.
+
+        If it has, it knows better: it may have shown the end of that owner, and will not show it again.
+        """
+        if self._as_of() < token:
+            self.owners[partition] = max(token, self.owners.get(partition, 0))
+
+    def _as_of(self) -> int:
+        if self._cache is not None:
+            with contextlib.suppress(CoordError):  # who follows the view will tell
+                return self._cache.as_of
+        return 0
 
     def shows_end(self, own: Ownership) -> bool:
         """Whether it can be seen that the key of an ownership is gone."""

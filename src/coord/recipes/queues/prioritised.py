@@ -43,7 +43,8 @@ class PriorityQueue(HandOff):
     Priorities are whole numbers from 0, the most urgent, to 65535; within one it is first in, first out.
     ``strict=False`` leaves it out of the transactions of ``get()`` that nothing more urgent is there: an item that is
     put in this very moment may then be passed over, and takers get in each other's way less.
-    Go's ``recipes.PriorityQueue`` on the same name puts and takes the same items.
+    Go's ``recipes.PriorityQueue`` on the same name puts and takes the same items; both number them with keys below
+    ``__<name>/``, where who puts needs rights, too.
     """
 
     def __init__(
