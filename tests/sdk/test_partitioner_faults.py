@@ -30,7 +30,7 @@ from coord.rpc.status import StatusCode
 from coord.target import Target, TargetKind
 from coord.testing.faults import Faults
 from tests.sdk.partitioner_model import Model, exclusive, judged
-from tests.support.faulty import Fault, Plan, make_faulty, settle
+from tests.support.faulty import Fault, Plan, held_back, make_faulty, settle
 from tests.support.virtual import VirtualLoop, run_virtual, virtual_env
 
 LOST = [Fault.LOSE_REQUEST, Fault.LOSE_REPLY, Fault.LATE]
@@ -210,6 +210,27 @@ def test_a_late_copy_of_a_claim_after_giving_up_takes_nothing() -> None:
                 assert partitioner.owned() == {}
             assert await faulty.deliver_late() == 1
             assert await here.observer.count(NAME + "/") == 0
+
+    run_virtual(main)
+
+
+def test_a_stop_waits_until_a_claim_that_was_given_up_is_surely_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with world(loop) as here:
+            client = await here.connect("a")
+            await client.default_session()
+            go = held_back(monkeypatch)
+            faulty = late_claims(client)
+            partitioner = await client.partitioner(NAME, 1, settle=0.1).run()
+            await asyncio.sleep(0.105)
+            assert len(faulty._late) == 1
+            stopping = asyncio.ensure_future(partitioner.stop())
+            await asyncio.sleep(3)
+            assert not stopping.done()
+            go.set()
+            await stopping
 
     run_virtual(main)
 

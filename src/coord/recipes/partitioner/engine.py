@@ -237,8 +237,6 @@ class Engine:
         """Decide what is to be done about one partition."""
         self._to_take.pop(partition, None)
         self._to_give.pop(partition, None)
-        if self._stopping:
-            return  # everything is given back, at once
         if partition in self._taking or partition in self._giving or partition in self._pausing:
             return  # its end is looked at
         own, wanted = self._board.owned.get(partition), partition in self._targets
@@ -411,9 +409,9 @@ class Engine:
             if session is not None:
                 for partition in taking:
                     group.create_task(self._taken_back(session, partition))
-            for own in list(self._board.owned.values()):
-                if own.partition not in self._giving:
-                    group.create_task(self._give(own))
+            for partition, own in list(self._board.owned.items()):
+                if partition not in self._giving:
+                    self._start(self._giving, partition, self._give(own))
             group.create_task(_ended([*self._giving.values(), *self._pausing.values()]))
         await self._end_own_session()
         self._view.close()
