@@ -122,7 +122,13 @@ if TYPE_CHECKING:
         QueueEmpty,
         QueueItem,
     )
-    from coord.recipes.rate_limiter import LimiterMismatch, RateLimiter, RateLimitTimeout
+    from coord.recipes.rate_limiter import (
+        LimiterMember,
+        LimiterMismatch,
+        LimiterState,
+        RateLimiter,
+        RateLimitTimeout,
+    )
     from coord.recipes.registry import (
         AlreadyRegistered,
         HealthCheck,
@@ -308,7 +314,9 @@ __all__ = [
     "LeaseInfo",
     "LeaseNotFound",
     "LimitMismatch",
+    "LimiterMember",
     "LimiterMismatch",
+    "LimiterState",
     "LineEntry",
     "LockLost",
     "LockTimeout",
