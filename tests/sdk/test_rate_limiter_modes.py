@@ -297,6 +297,45 @@ def test_who_is_cut_off_stops_and_another_takes_over() -> None:
     on_a_store(work)
 
 
+def test_one_who_takes_the_place_of_another_is_seen() -> None:
+    async def work(store: Store) -> None:
+        async with store.client() as one, store.client() as two:
+            a = one.rate_limiter("r", 100, ttl=4)
+            b = two.rate_limiter("r", 100, ttl=4)
+            await asyncio.gather(a.acquire(), b.acquire())
+            await b.close()
+            c = two.rate_limiter("r", 100, ttl=4, weight=3)
+            assert not await c.try_acquire()
+            await asyncio.sleep(1)
+            assert (await a.state()).share == 25
+
+    on_a_store(work)
+
+
+def test_a_slow_answer_is_an_old_one() -> None:
+    async def work(store: Store) -> None:
+        async with store.client() as client:
+            limiter = client.rate_limiter("r", 100, ttl=4)
+            await limiter.acquire()
+            divided = limiter._pace._divided
+            look = divided._look
+
+            async def slow_look(*given: Any) -> Any:  # noqa: ANN401 - as the one it stands for
+                answer = await look(*given)
+                await asyncio.sleep(1.5)
+                return answer
+
+            divided._look = slow_look  # type: ignore[method-assign]
+            await asyncio.sleep(4)
+            seen = divided._part.look if divided._part is not None else None
+            assert seen is not None
+            assert store.loop.time() - seen.asked_at >= 1.5
+            # Each is too old before the next one arrives.
+            assert not await limiter.try_acquire()
+
+    on_a_store(work)
+
+
 def test_a_process_that_starts_again_gets_no_burst() -> None:
     async def work(store: Store) -> None:
         times: list[float] = []
@@ -350,6 +389,16 @@ def test_the_rate_and_the_mode_are_changed_for_all() -> None:
             await b.acquire()
 
     on_a_store(work)
+
+
+async def test_an_answer_from_before_a_change_is_no_mismatch() -> None:
+    async with coord.connect("memory:", runtime="inline") as client:
+        limiter = client.rate_limiter("r", 10)
+        await limiter.acquire()
+        before = await client.get("r")
+        await limiter.set_rate(20)
+        limiter._pace._cell.learn(before)
+        await limiter.acquire()
 
 
 def test_a_divided_wait_ends_in_time() -> None:
@@ -514,6 +563,22 @@ def test_a_batch_is_never_given_back_twice(fault: Fault) -> None:
             await faulty.deliver_late()
             assert await free(limiter) <= 98.02
             assert TXN in faulty.paths
+
+    run_virtual(main)
+
+
+def test_a_return_that_comes_late_changes_nothing() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with virtual_client(loop) as client:
+            limiter, other = slow(client, batch=10, batch_window=1), slow(client)
+            await limiter.acquire()
+            await other.acquire()
+            faulty = make_faulty(client, [Fault.LATE])
+            await asyncio.sleep(1.5)
+            await other.acquire(20)
+            before = await free(other)
+            assert await faulty.deliver_late() == 1
+            assert await free(other) == pytest.approx(before, abs=0.01)
 
     run_virtual(main)
 

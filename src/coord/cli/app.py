@@ -77,6 +77,7 @@ _COMMANDS = {
     "completion": _Entry("program", "completion", "Print the completion script for a shell."),
     "version": _Entry("program", "version", "Print versions."),
     "rwlock": _Entry("shares", "rwlock", "Hold a read-write lock, while a command runs."),
+    "rate": _Entry("rates", "rate", "Wait for a permit per second, then run a command."),
     "semaphore": _Entry("shares", "semaphore", "Hold permits, while a command runs."),
 }
 
