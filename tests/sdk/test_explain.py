@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -33,7 +33,7 @@ async def until(condition: Callable[[], Awaitable[object]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def background(*waits: Awaitable[object]) -> AsyncIterator[None]:
+async def background(*waits: Awaitable[object]) -> AsyncGenerator[None]:
     """Let these wait beside the block."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:

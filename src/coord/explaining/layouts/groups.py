@@ -36,8 +36,10 @@ class Services(Describer):
 
 def _instance(said: Mapping[str, object]) -> str:
     metadata = said.get("Metadata")
-    own = cast("Mapping[str, object]", metadata) if isinstance(metadata, dict) else {}
-    return f"at {said.get('Addr')}, {own.get('health', 'serving')}"
+    health: object = "serving"
+    if isinstance(metadata, dict):
+        health = cast("Mapping[str, object]", metadata).get("health", health)
+    return f"at {said.get('Addr')}, {health}"
 
 
 class Groups(Describer):
