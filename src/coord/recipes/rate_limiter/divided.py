@@ -149,6 +149,10 @@ class Divided:
                 await self._keep_looking(part)
         except* (CoordError, ModeChanged) as errors:
             self._error = _first(errors)
+            # Whether anybody asks again or not: a share that nobody may use is better with the others.
+            seat, self._seat = self._seat, None
+            if seat is not None:
+                seat.discard()
         finally:
             self._tell()
 
