@@ -178,7 +178,7 @@ def judge(times: list[float], rate: float, burst: float) -> None:
     assert most_beyond(times, rate) <= burst + 1e-3
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_twenty_clients_that_come_and_go(seed: int) -> None:
     """Skewed by up to 200 ms, some closed, some cut off from the store for a while, all as greedy as can be."""
     chance = random.Random(seed)
@@ -186,15 +186,15 @@ def test_twenty_clients_that_come_and_go(seed: int) -> None:
 
     async def work(store: Store) -> None:
         times: list[float] = []
-        ends = store.loop.time() + 40
+        ends = store.loop.time() + 30
 
         async def use() -> None:
             while store.loop.time() < ends:
                 ahead = chance.uniform(-0.2, 0.2)
                 async with store.client(ahead) as client:
                     limiter = client.rate_limiter("r", rate, burst=burst, ttl=4)
-                    until = min(ends, store.loop.time() + chance.choice([6, 15, 40]))
-                    cut = store.loop.time() + chance.uniform(5, 40)
+                    until = min(ends, store.loop.time() + chance.choice([6, 15, 30]))
+                    cut = store.loop.time() + chance.uniform(5, 30)
                     while (now := store.loop.time()) < until:
                         if now > cut:
                             cut = ends
@@ -210,7 +210,7 @@ def test_twenty_clients_that_come_and_go(seed: int) -> None:
                 group.create_task(use())
         judge(times, rate, burst + size)
         # Nor is most of it withheld, though many have died or are new.
-        assert len(times) > rate * 40 / 4
+        assert len(times) > rate * 30 / 4
 
     on_a_store(work)
 
