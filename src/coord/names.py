@@ -26,9 +26,10 @@ class Names:
             if (name, other) in self._parts or (other, name) in self._parts:
                 continue
             if name.startswith(other + b"/") or other.startswith(name + b"/"):
-                raise NameConflict(_text(name), _text(other))
+                raise NameConflict(as_text(name), as_text(other))
         self._known.add(name)
 
 
-def _text(name: bytes) -> str:
-    return name.decode(errors="backslashreplace")
+def as_text(raw: bytes) -> str:
+    """Return a name or a key for messages, with what is no UTF-8 written as escapes."""
+    return raw.decode(errors="backslashreplace")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from coord.names import as_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,4 +26,4 @@ class Explanation:
 
 def text_of(raw: bytes) -> str:
     """Return a key or a name as it is shown."""
-    return repr(raw.decode(errors="backslashreplace"))
+    return repr(as_text(raw))

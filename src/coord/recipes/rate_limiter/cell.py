@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from coord.names import as_text
 from coord.recipes.rate_limiter.errors import LimiterMismatch
 from coord.recipes.rate_limiter.meter import MICRO, Meter, RateMode, chosen
 from coord.store import comparing as compare
@@ -39,7 +40,7 @@ class Cell:
         self._home = home
         self._core = home.core
         self.name: bytes = name
-        self.text: str = name.decode(errors="backslashreplace")
+        self.text: str = as_text(name)
         self.mode: RateMode = mode
         self._batch = batch
         self._patience = patience

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from coord._telemetry import RATE_LIMITER, observed_wait
 from coord.entry import check_name
 from coord.errors import ClientClosed, CoordError, CoordTimeout, InvalidArgument
+from coord.names import as_text
 from coord.recipes.rate_limiter.errors import RateLimitTimeout
 from coord.recipes.rate_limiter.meter import (
     DEFAULT_TTL_S,
@@ -58,7 +59,7 @@ class RateLimiter:
         self._home = home
         self.name: bytes = home.claim(check_name(name))
         """The name, which is the key."""
-        self._text = self.name.decode(errors="backslashreplace")
+        self._text = as_text(self.name)
         figures = checked(rate, burst)
         if batch < 1 or not 0 < batch_window < float("inf"):
             raise InvalidArgument("batch and batch_window must be more than 0")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from coord.errors import DecodeError
+from coord.names import as_text
 from coord.recipes.membership import MemberCodec
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def members_of(
     return tuple(
         [
             LimiterMember(
-                id=kv.key[len(prefix) :].decode(errors="backslashreplace"),
+                id=as_text(kv.key[len(prefix) :]),
                 weight=weight,
                 share=rate * weight / total,
             )
