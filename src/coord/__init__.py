@@ -130,7 +130,13 @@ if TYPE_CHECKING:
         QueueEmpty,
         QueueItem,
     )
-    from coord.recipes.rate_limiter import LimiterMismatch, RateLimiter, RateLimitTimeout
+    from coord.recipes.rate_limiter import (
+        LimiterMember,
+        LimiterMismatch,
+        LimiterState,
+        RateLimiter,
+        RateLimitTimeout,
+    )
     from coord.recipes.registry import (
         AlreadyRegistered,
         HealthCheck,
@@ -317,7 +323,9 @@ __all__ = [
     "LeaseInfo",
     "LeaseNotFound",
     "LimitMismatch",
+    "LimiterMember",
     "LimiterMismatch",
+    "LimiterState",
     "LineEntry",
     "LockLost",
     "LockTimeout",

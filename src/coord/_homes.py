@@ -176,7 +176,9 @@ HOMES: dict[str, tuple[str, ...]] = {
         "QueueItem",
     ),
     "coord.recipes.rate_limiter": (
+        "LimiterMember",
         "LimiterMismatch",
+        "LimiterState",
         "RateLimitTimeout",
         "RateLimiter",
     ),

@@ -82,6 +82,11 @@ class Coordination:
             self._names.claim(name)
         return name
 
+    def own(self, name: bytes, part: bytes) -> None:
+        """Let the recipe ``name`` use a recipe called ``name + part`` itself, as a part of its own."""
+        if self._names is not None:
+            self._names.own(name, part)
+
     def go_without_fences(self) -> None:
         """Note, and say once, that the store denies the keys of the create fences (C17)."""
         if self.may_fence:

@@ -27,6 +27,7 @@ from coord.errors import (
     SessionError,
     Unavailable,
 )
+from coord.names import as_text
 from coord.reaper import look_after
 from coord.store import comparing as compare
 from coord.store import operations as op
@@ -120,7 +121,7 @@ class Entry:
     @property
     def text(self) -> str:
         """The name, for messages."""
-        return self.name.decode(errors="backslashreplace")
+        return as_text(self.name)
 
     @property
     def doubtful(self) -> bool:

@@ -24,6 +24,7 @@ from coord.locking.single_key import SingleKey
 from coord.locking.trouble import last_store_error
 from coord.locking.waits import Agent, follow
 from coord.metadata import metadata, nonce, parse, place_of
+from coord.names import as_text
 from coord.roster import roster
 from coord.runtime.threads import task_identity
 from coord.store import comparing as compare
@@ -99,7 +100,7 @@ class Mutex:
         self._home = home
         self.name: bytes = home.claim(check_name(name))
         """The name, as it stands in the store."""
-        self._text = self.name.decode(errors="backslashreplace")
+        self._text = as_text(self.name)
         self._session = session
         self._reentrant = reentrant
         self._delay_s = check_delay(lock_delay)
@@ -296,9 +297,7 @@ class Mutex:
     async def _break(self, token: int, reason: str) -> bool:
         for entry in await self._line():
             if entry.token == token:
-                note = json.dumps(
-                    {"reason": reason, "key": entry.key.decode(errors="backslashreplace")}
-                )
+                note = json.dumps({"reason": reason, "key": as_text(entry.key)})
                 audit = META_PREFIX + b"audit/" + self.name + b"/" + str(token).encode()
                 result = await self._home.txn.run(
                     (compare.create_revision(entry.key) == token,),
@@ -321,14 +320,17 @@ class Mutex:
             async with asyncio.timeout(_EXPLAIN_WITHIN_S):
                 line = await self._line()
         except (TimeoutError, CoordError):
-            parts = [f"waiting behind {_text(contender.behind)}", last_store_error(self._home.core)]
+            parts = [
+                f"waiting behind {as_text(contender.behind)}",
+                last_store_error(self._home.core),
+            ]
             return "; ".join([part for part in parts if part]) + attempt.suspicion
         ahead = [e for e in line if e.token < contender.token or not contender.token]
         if not ahead:
             return ""
         first = ahead[0]
         return (
-            f"held by {_text(first.key)} (token {first.token}{place_of(first.metadata)}),"
+            f"held by {as_text(first.key)} (token {first.token}{place_of(first.metadata)}),"
             f" {len(ahead)} ahead of us"
             + await self._what_holder_waits_for(first)
             + attempt.suspicion
@@ -362,7 +364,3 @@ class _Attempt:
 def _discard(grant: MutexGrant | None) -> None:
     if grant is not None:
         grant.discard()
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode(errors="backslashreplace")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coord import notices
 from coord.errors import CoordTimeout
+from coord.names import as_text
 from coord.store.keys import prefix_range
 from coord.store.paging import Pages
 
@@ -32,7 +33,7 @@ async def roster(core: Core, name: bytes, *, timeout: float | None) -> tuple[Key
     except TimeoutError:
         if not scope.expired():
             raise
-        raise CoordTimeout(f"reading the line for {_text(name)!r}", timeout) from None
+        raise CoordTimeout(f"reading the line for {as_text(name)!r}", timeout) from None
     note_length(core, name, len(found))
     return tuple(sorted(found, key=_created))
 
@@ -40,12 +41,8 @@ async def roster(core: Core, name: bytes, *, timeout: float | None) -> tuple[Key
 def note_length(core: Core, name: bytes, count: int) -> None:
     """Warn once of a line with very many entries, of which there are ``count``."""
     if count > notices.MANY_KEYS:
-        core.key_counts.note(f"the line for {_text(name)!r}", count, _ADVICE)
+        core.key_counts.note(f"the line for {as_text(name)!r}", count, _ADVICE)
 
 
 def _created(kv: KeyValue) -> tuple[int, bytes]:
     return kv.create_revision, kv.key
-
-
-def _text(name: bytes) -> str:
-    return name.decode(errors="backslashreplace")

@@ -16,7 +16,7 @@ import coord
 from coord.client.connecting import open_client
 from coord.core import Options
 from coord.embed.memory import open_memory
-from coord.recipes.rate_limiter import Meter
+from coord.recipes.rate_limiter.meter import Meter
 from coord.target import Target, TargetKind
 from coord.testing.virtual import VirtualClock, VirtualLoop, run_virtual, virtual_env
 from tests.sdk.conftest import STORES
@@ -50,12 +50,12 @@ async def test_permits_come_at_the_rate(client: coord.Client, prefix: str) -> No
 
 
 async def test_the_cost(inline: coord.Client) -> None:
-    limiter = inline.rate_limiter("r", 1000)
+    limiter = inline.rate_limiter("r", 1000, mode="strict")
     await limiter.acquire()
     seen = make_faulty(inline)
     await limiter.acquire()
     assert seen.paths == [TXN]
-    batched = inline.rate_limiter("b", 1e6, burst=1e6, batch=10, batch_window=1000)
+    batched = inline.rate_limiter("b", 1e6, burst=1e6, mode="strict", batch=10, batch_window=1000)
     await batched.acquire()
     seen.paths.clear()
     for _ in range(9 + 20):

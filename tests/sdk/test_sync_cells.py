@@ -96,12 +96,15 @@ def test_a_topic(endpoint: str, prefix: str) -> None:
 
 def test_a_rate_limiter(endpoint: str, prefix: str) -> None:
     with coord.sync.connect(endpoint) as client:
-        limiter = client.rate_limiter(prefix + "r", 0.001, burst=2)
-        assert limiter.name == (prefix + "r").encode()
-        limiter.acquire(timeout=10)
-        assert limiter.try_acquire()
-        assert not limiter.try_acquire()
-        with pytest.raises(coord.RateLimitTimeout):
-            limiter.acquire(timeout=0.1)
-        limiter.set_rate(1000)
-        limiter.acquire(timeout=30)
+        with client.rate_limiter(prefix + "r", 0.001, burst=2, mode="strict") as limiter:
+            assert limiter.name == (prefix + "r").encode()
+            limiter.acquire(timeout=10)
+            assert limiter.try_acquire()
+            assert not limiter.try_acquire()
+            with pytest.raises(coord.RateLimitTimeout):
+                limiter.acquire(timeout=0.1)
+            assert limiter.state().available < 1
+            limiter.set_rate(1000)
+            limiter.acquire(timeout=30)
+        with pytest.raises(coord.ClientClosed):
+            limiter.acquire(timeout=10)

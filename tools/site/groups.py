@@ -186,7 +186,7 @@ GROUPS = (
         slug="rates",
         title="Rate limiters",
         about="Permits per second for a whole fleet.",
-        names=("coord.RateLimiter",),
+        names=("coord.RateLimiter", "coord.LimiterState", "coord.LimiterMember"),
     ),
     Group(
         slug="queues",

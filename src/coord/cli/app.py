@@ -55,6 +55,7 @@ _COMMANDS = {
     "lock": _Entry("locks", "lock", "Hold a lock, for as long as a command runs."),
     "elect": _Entry("locks", "elect", "Stand for election, or look on."),
     "multilock": _Entry("multi_lock", "multilock", "Hold several locks at once, the same way."),
+    "explain": _Entry("explaining", "explain", "Say who holds a name, and who waits for it."),
     "counter": _Entry("cells", "counter", "Read, add to and set shared numbers."),
     "config": _Entry("cells", "config", "Show, publish and roll back configuration."),
     "topic": _Entry("topics", "topic", "Publish messages, and show them."),
@@ -78,6 +79,7 @@ _COMMANDS = {
     "completion": _Entry("program", "completion", "Print the completion script for a shell."),
     "version": _Entry("program", "version", "Print versions."),
     "rwlock": _Entry("shares", "rwlock", "Hold a read-write lock, while a command runs."),
+    "rate": _Entry("rates", "rate", "Wait for a permit per second, then run a command."),
     "semaphore": _Entry("shares", "semaphore", "Hold permits, while a command runs."),
 }
 

@@ -21,6 +21,7 @@ from coord.cli.options import (
     settings_of,
     to_bytes,
 )
+from coord.names import as_text
 from coord.runtime import start_task
 
 if TYPE_CHECKING:
@@ -229,4 +230,4 @@ def _line(member: GroupMember) -> str:
 
 
 def _plain(data: object) -> object:
-    return data.decode(errors="backslashreplace") if isinstance(data, bytes) else data
+    return as_text(data) if isinstance(data, bytes) else data

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CANNOT_RUN = 126  # as shells and env(1) report it
-_NOT_FOUND = 127
+CANNOT_RUN = 126  # as shells and env(1) report it
+NOT_FOUND = 127
 _SIGNAL_BASE = 128
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -171,9 +171,9 @@ async def while_running(
             stdin=None if given is None else asyncio.subprocess.PIPE,
         )
     except FileNotFoundError as error:
-        raise CommandFailed(f"{command[0]}: command not found", _NOT_FOUND) from error
+        raise CommandFailed(f"{command[0]}: command not found", NOT_FOUND) from error
     except OSError as error:
-        raise CommandFailed(f"{command[0]}: {error.strerror}", _CANNOT_RUN) from error
+        raise CommandFailed(f"{command[0]}: {error.strerror}", CANNOT_RUN) from error
 
     def pass_on(number: signal.Signals) -> None:
         if number not in _FROM_TERMINAL or not _in_foreground():

@@ -17,6 +17,7 @@ from coord.cli.options import (
     settings_of,
     to_bytes,
 )
+from coord.names import as_text
 from coord.wire import methods, rpc_pb2
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ async def _take(lock: MultiLock) -> MultiLockGrant:
     """Take free locks. Raises :class:`CommandFailed`."""
     grant = await lock.try_acquire()
     if grant is None:
-        names = b" ".join(lock.names).decode(errors="backslashreplace")
+        names = as_text(b" ".join(lock.names))
         raise CommandFailed(f"not all locks are free: {names}")
     return grant
 

@@ -19,6 +19,7 @@ from coord.cli.options import (
 )
 from coord.cli.output import encoded
 from coord.metadata import place_of
+from coord.names import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +41,7 @@ def _name_and_command(ctx: click.Context, words: tuple[str, ...]) -> tuple[str, 
 
 
 def _who(entry: LineEntry) -> str:
-    key = entry.key.decode(errors="backslashreplace")
+    key = as_text(entry.key)
     return f"{key} (token {entry.token}{place_of(entry.metadata)})"
 
 

@@ -90,7 +90,8 @@ class EndpointCalls:
 
         Without a name: this client, its endpoints, sessions and watches; never fails for want of a store, which is
         asked for at most ``timeout`` seconds.
-        With the name of a mutex or an election: who holds it, who waits, and what the holder itself waits for.
+        With a name: which recipe its keys are those of, who holds it, or is there, who waits, and what the holder itself
+        waits for; for queues how much is in them, and who works on what. See :class:`NameExplanation`.
         Raises then what reading raises.
         """
         if name is None:

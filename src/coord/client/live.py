@@ -20,8 +20,10 @@ from coord.store.values import WatchFilter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from coord.cache import Mirrors
     from coord.client.client import Client
     from coord.coordination import Coordination
+    from coord.recipes.rate_limiter import RateMode
     from coord.watching import Watch
 
 T = TypeVar("T")
@@ -34,6 +36,7 @@ class LiveCalls:
     """Configuration, topics and rate limiters of a :class:`coord.Client`."""
 
     _home: Coordination
+    _mirrors: Mirrors
 
     async def config(
         self,
@@ -113,14 +116,37 @@ class LiveCalls:
         rate: float,
         *,
         burst: float | None = None,
+        mode: RateMode = "auto",
         batch: int = 1,
         batch_window: float = 1.0,
+        weight: float = 1.0,
+        ttl: int = 5,
+        fallback_rate: float | None = None,
+        fair: bool = False,
     ) -> RateLimiter:
         """Return the limiter called ``name``, of ``rate`` permits per second; see :class:`RateLimiter`.
 
-        ``burst`` is how many there may be at once, by default as many as in a second. ``batch`` takes so many at a
-        time, for fewer requests; what is not used within ``batch_window`` seconds is wasted.
+        ``burst`` is how many there may be at once, by default as many as in a second.
+        ``mode="strict"``: every permit is a transaction on one key. ``batch`` takes so many at a time, for fewer
+        requests; what is not used within ``batch_window`` seconds is given back. ``fair=True`` serves all processes
+        first come first served, for two requests more; it makes the mode a strict one.
+        ``mode="divided"``: each user has a share by its ``weight``, and asks nobody. Shares follow the members: one who
+        joins gets the first permits after ``ttl`` seconds, one who has crashed holds its share for up to two of those.
+        ``"auto"``: what the store has; where it has none, divided if ``rate / batch`` is above 50, what the strict mode
+        would cost in transactions per second.
+        ``fallback_rate``: permits per second that this process gives by itself while the store does not answer.
         """
         return RateLimiter(
-            self._home, name, rate, burst=burst, batch=batch, batch_window=batch_window
+            self._home,
+            self._mirrors,
+            name,
+            rate,
+            burst=burst,
+            mode=mode,
+            batch=batch,
+            batch_window=batch_window,
+            weight=weight,
+            ttl=ttl,
+            fallback_rate=fallback_rate,
+            fair=fair,
         )

@@ -14,6 +14,7 @@ from coord.entry import check_name
 from coord.errors import CampaignTimeout, InvalidArgument, NoLeader
 from coord.grants import Hold
 from coord.local_line import LocalLine
+from coord.names import as_text
 from coord.roster import roster
 from coord.store import operations as op
 from coord.store.kv import SortBy
@@ -36,7 +37,7 @@ class Election:
         self._home = home
         self.name: bytes = home.claim(check_name(name))
         """The name, as it stands in the store."""
-        self._text = self.name.decode(errors="backslashreplace")
+        self._text = as_text(self.name)
         self._prefix = self.name + b"/"
         self._session = session
 
@@ -92,7 +93,7 @@ class Election:
             if not scope.expired():
                 raise
             if contender is not None and contender.behind is not None:
-                behind = contender.behind.decode(errors="backslashreplace")
+                behind = as_text(contender.behind)
             raise CampaignTimeout(
                 f"campaign in {self._text!r}", timeout, explain=f"waiting behind {behind}"
             ) from None

@@ -20,6 +20,7 @@ from coord.errors import (
     Unavailable,
 )
 from coord.grants import Grant
+from coord.names import as_text
 from coord.signals import OneShot
 from coord.store import comparing as compare
 from coord.store import operations as op
@@ -68,7 +69,7 @@ class Gate:
         """The key in the store that closes it: the barrier's name."""
         self.token: int = token
         """The key's create revision; it rises each time that the gate is closed."""
-        text = name.decode(errors="backslashreplace")
+        text = as_text(name)
         self.name: str = text
         """The barrier's name."""
         self.lost: OneShot = (
@@ -132,7 +133,7 @@ class Barrier:
         self._home = home
         self.name: bytes = home.claim(check_name(name))
         """The name, as it stands in the store."""
-        self._text = self.name.decode(errors="backslashreplace")
+        self._text = as_text(self.name)
         self._session = session
         self._gate: Gate | None = None
 

@@ -23,6 +23,7 @@ from coord.errors import (
     NotHeld,
     Unavailable,
 )
+from coord.names import as_text
 from coord.recipes.barrier import BarrierLost, BarrierTimeout, check_timeout
 from coord.store import comparing as compare
 from coord.store import operations as op
@@ -106,7 +107,7 @@ class DoubleBarrier:
         """The name, as it stands in the store."""
         self.parties: int = parties
         """How many make a round."""
-        self._text = self.name.decode(errors="backslashreplace")
+        self._text = as_text(self.name)
         self._session = session
         self._when_full: WhenFull = when_full
         self._inside: _Inside | None = None

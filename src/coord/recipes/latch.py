@@ -21,6 +21,7 @@ from coord.errors import (
     InvalidArgument,
     Unavailable,
 )
+from coord.names import as_text
 from coord.recipes.barrier import check_timeout
 from coord.runtime import Backoff
 from coord.store import comparing as compare
@@ -97,7 +98,7 @@ class _Register:
     def __init__(self, home: Coordination, name: bytes, count: int) -> None:
         self._home = home
         self.name = name
-        self.text = name.decode(errors="backslashreplace")
+        self.text = as_text(name)
         self.count = count
         self.arrived = name + b"/arrived/"
         # As of the last answer; what is based on it compares its revision.

@@ -28,6 +28,7 @@ from coord.errors import (
     LostError,
     NotHeld,
 )
+from coord.names import as_text
 from coord.recipes.opening import Opening
 from coord.recipes.presence import KeyTaken, Presence
 from coord.runtime import process_identity
@@ -145,7 +146,7 @@ class GroupMember:
     def of(cls, prefix: bytes, entry: Entry[MemberRecord]) -> GroupMember:
         """Convert an entry below ``prefix``."""
         return cls(
-            id=entry.key[len(prefix) :].decode(errors="backslashreplace"),
+            id=as_text(entry.key[len(prefix) :]),
             data=entry.value.data,
             token=entry.create_revision,
             revision=entry.mod_revision,
@@ -255,7 +256,7 @@ class Membership:
         self._home = home
         self.name: bytes = home.claim(check_name(name))
         """The name, as it stands in the store."""
-        self._text = self.name.decode(errors="backslashreplace")
+        self._text = as_text(self.name)
         self._prefix = self.name + b"/"
         self._ttl = ttl
         start, end = prefix_range(self._prefix)
@@ -456,7 +457,7 @@ async def end_seat(seat: GroupSeat, clean: bool) -> None:  # noqa: FBT001 - as O
     reason = seat.lost.reason
     await seat.leave()
     if clean and reason is not None:
-        raise MemberLost(seat.key.decode(errors="backslashreplace"), seat.token, reason)
+        raise MemberLost(as_text(seat.key), seat.token, reason)
 
 
 def _encoded(home: Coordination, group: str, record: MemberRecord) -> bytes:

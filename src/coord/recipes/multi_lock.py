@@ -28,7 +28,7 @@ from coord.locking.deadlock import Detector, circle
 from coord.locking.trouble import last_store_error
 from coord.locking.waits import Agent
 from coord.metadata import metadata, nonce, parse
-from coord.names import Names
+from coord.names import Names, as_text
 from coord.roster import note_length
 from coord.runtime.threads import task_identity
 from coord.store import comparing as compare
@@ -372,7 +372,7 @@ class MultiLock:
 
 def shown(names: tuple[bytes, ...]) -> str:
     """Return names for messages."""
-    return ", ".join([repr(name.decode(errors="backslashreplace")) for name in names])
+    return ", ".join([repr(as_text(name)) for name in names])
 
 
 def _checked(names: Iterable[str | bytes]) -> list[bytes]:

@@ -24,6 +24,7 @@ from coord.errors import (
     Unavailable,
 )
 from coord.local_line import LocalLine
+from coord.names import as_text
 from coord.runtime import Backoff
 from coord.session import Session
 from coord.signals import OneShot
@@ -84,7 +85,7 @@ class Presence:
     ) -> None:
         self._home = home
         self.key: bytes = key
-        self.text: str = key.decode(errors="backslashreplace")
+        self.text: str = as_text(key)
         self.recipe: Recipe = recipe
         self._is_ours = is_ours
         self._ttl = ttl

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coord.codec import Codec
+    from coord.recipes.rate_limiter import RateMode
 
 T = TypeVar("T")
 
@@ -59,11 +60,25 @@ class LiveCalls(Twin[client.Client]):
         rate: float,
         *,
         burst: float | None = None,
+        mode: RateMode = "auto",
         batch: int = 1,
         batch_window: float = 1.0,
+        weight: float = 1.0,
+        ttl: int = 5,
+        fallback_rate: float | None = None,
+        fair: bool = False,
     ) -> RateLimiter:
         """Return the limiter called ``name``; see :meth:`coord.Client.rate_limiter`."""
         made = self._async.rate_limiter(
-            name, rate, burst=burst, batch=batch, batch_window=batch_window
+            name,
+            rate,
+            burst=burst,
+            mode=mode,
+            batch=batch,
+            batch_window=batch_window,
+            weight=weight,
+            ttl=ttl,
+            fallback_rate=fallback_rate,
+            fair=fair,
         )
         return RateLimiter(self._portal, made)

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Self
+
 from coord.recipes import rate_limiter
 from coord.sync._portal import Twin
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from coord.recipes.rate_limiter import LimiterState
 
 
 class RateLimiter(Twin[rate_limiter.RateLimiter]):
     """A shared rate; see :class:`coord.RateLimiter`. Made by ``client.rate_limiter(name, rate)``; for any thread."""
 
     __slots__ = ()
+
+    def __enter__(self) -> Self:
+        """Close the limiter at the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the limiter."""
+        self.close()
 
     @property
     def name(self) -> bytes:
@@ -29,3 +49,11 @@ class RateLimiter(Twin[rate_limiter.RateLimiter]):
     ) -> None:
         """Change the rate, and how many permits there may be at once, for everybody."""
         self._portal.call(self._async.set_rate(rate, burst, timeout=timeout))
+
+    def state(self, *, timeout: float | None = None) -> LimiterState:
+        """Return mode, rate and members, and what there is to take."""
+        return self._portal.call(self._async.state(timeout=timeout))
+
+    def close(self) -> None:
+        """Give back permits that nobody has used, and leave the group of those who share the rate."""
+        self._portal.call(self._async.close())

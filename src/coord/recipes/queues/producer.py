@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from coord.entry import check_name
+from coord.names import as_text
 from coord.store.value_limits import to_value
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Producer(ABC):
     def __init__(self, home: Coordination, name: str | bytes) -> None:
         self._home = home
         self.name: bytes = home.claim(check_name(name))
-        self.text: str = self.name.decode(errors="backslashreplace")
+        self.text: str = as_text(self.name)
         self.prefix: bytes = self.name + b"/"
 
     @abstractmethod

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from coord.errors import DecodeError, InvalidArgument
+from coord.names import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -177,7 +178,7 @@ class Instance:
         record = entry.value
         return cls(
             key=entry.key,
-            id=entry.key[len(prefix) :].decode(errors="backslashreplace"),
+            id=as_text(entry.key[len(prefix) :]),
             addr=record.addr,
             token=entry.create_revision,
             revision=entry.mod_revision,

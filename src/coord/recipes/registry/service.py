@@ -11,6 +11,7 @@ from coord.cache.mirror import Limits
 from coord.codec.values import decoded
 from coord.entry import META_PREFIX, check_name
 from coord.errors import CacheTimeout, DecodeError, InvalidArgument
+from coord.names import as_text
 from coord.recipes.asking import Question
 from coord.recipes.opening import Opening
 from coord.recipes.presence import KeyTaken, Presence
@@ -58,7 +59,7 @@ class Registry:
         self._mirrors = mirrors
         self.name: bytes = home.claim(check_name(service))
         """The name of the service, as it stands in the store."""
-        self._text = self.name.decode(errors="backslashreplace")
+        self._text = as_text(self.name)
         self._prefix = self.name + b"/"
         self._ttl = ttl
 
@@ -243,7 +244,7 @@ async def services(
                         entry = decoded(_CODEC, kv)
                     except DecodeError:
                         continue
-                    name = service.decode(errors="backslashreplace")
+                    name = as_text(service)
                     found.setdefault(name, []).append(Instance.of(service + b"/", entry))
     except TimeoutError:
         if not scope.expired():

@@ -12,6 +12,7 @@ from coord.entry import check_name, settled
 from coord.errors import CoordError, LockTimeout
 from coord.grants import Hold
 from coord.metadata import metadata, parse, place_of
+from coord.names import as_text
 from coord.recipes.rwlock.grants import ReadGrant, WriteGrant, check_timeout
 from coord.recipes.rwlock.place import Place
 from coord.recipes.rwlock.state import state_of
@@ -58,7 +59,7 @@ class _Side(Generic[G]):
         self._home = home
         self.name: bytes = name
         """The lock's name, as it stands in the store."""
-        self._text = name.decode(errors="backslashreplace")
+        self._text = as_text(name)
         self._session = session
         self._downgradable = downgradable
 
@@ -217,5 +218,5 @@ async def _explain(place: Place | None) -> str:
         return behind
     if first is None:
         return behind
-    key, who = first.key.decode(errors="backslashreplace"), place_of(parse(first.value))
+    key, who = as_text(first.key), place_of(parse(first.value))
     return f"{behind}; first in the way is {key} (token {first.create_revision}{who})"

@@ -10,6 +10,7 @@ from coord.entry import check_name, settled
 from coord.errors import AmbiguousResult, CoordError, CoordTimeout, InvalidArgument, Unavailable
 from coord.grants import Grant, Hold
 from coord.metadata import place_of
+from coord.names import as_text
 from coord.recipes.semaphore.attempt import Attempt
 from coord.recipes.semaphore.entries import (
     ADVICE,
@@ -79,7 +80,7 @@ class Semaphore:
         self._home = home
         self.name: bytes = home.claim(check_name(name))
         """The name, as it stands in the store."""
-        self._text = self.name.decode(errors="backslashreplace")
+        self._text = as_text(self.name)
         self._names = Names(self.name)
         self._expected = limit
         self._initial = limit if initial_limit is None else initial_limit
@@ -325,7 +326,7 @@ def _explain(attempt: Attempt | None) -> str:
     if attempt is None or view is None:
         return ""
     if view.before is not None and view.before.state == "waiting":
-        key = view.before.key.decode(errors="backslashreplace")
+        key = as_text(view.before.key)
         return (
             f"waiting behind {key} (token {view.before.token}{place_of(view.before.metadata)}),"
             f" which waits for {_several(view.before.permits)}"

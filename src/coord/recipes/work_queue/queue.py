@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from coord._telemetry import WORK_QUEUE, observed_wait
 from coord.entry import check_name
 from coord.errors import ClientClosed, CoordError, InvalidArgument
+from coord.names import as_text
 from coord.recipes.queues.delayed import due_ms
 from coord.recipes.work_queue.backoff import Backoff
 from coord.recipes.work_queue.errors import ReceiveTimeout
@@ -85,7 +86,7 @@ class WorkQueue:
         self._home = home
         self.name: bytes = home.claim(check_name(name))
         """The name, as it stands in the store."""
-        self._text = self.name.decode(errors="backslashreplace")
+        self._text = as_text(self.name)
         self._layout = Layout(self.name)
         conf = Conf(
             max_attempts=max_attempts,

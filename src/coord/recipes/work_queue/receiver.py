@@ -21,6 +21,7 @@ from coord.errors import (
     SessionError,
     Unavailable,
 )
+from coord.names import as_text
 from coord.recipes.turns import Turns
 from coord.recipes.work_queue.agenda import Agenda
 from coord.recipes.work_queue.claim import Claim, WorkItem
@@ -492,7 +493,7 @@ class Receiver:
         found = parse(result.range(0).items[0].value)
         ours = {k: v for k, v in self._conf.fields().items() if found.get(k) != v}
         if ours:
-            text = self._name.decode(errors="backslashreplace")
+            text = as_text(self._name)
             raise ConfMismatch(text, ours, {key: found.get(key) for key in ours})
 
     async def _follow(self, changes: Changes[bytes]) -> None:

@@ -1,45 +1,22 @@
-"""What is going on, for people and for programs: of a client itself, and of the line behind a name (spec recipes C15)."""
+"""What a client is doing."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from coord.entry import check_name
-from coord.errors import CoordError
-from coord.locking.waits import Waits, follow
+from coord.explaining.explanation import Explanation, text_of
 from coord.maintenance import Maintenance
-from coord.metadata import parse
-from coord.roster import roster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from coord.coordination import Coordination
-    from coord.locking.waits import Waiting
     from coord.session import SessionState
     from coord.store.upkeep import EndpointStatus
-    from coord.store.values import KeyValue
     from coord.transport.health import Connection
-
-# A line may be long; leases are asked about for so many of its first places, and so many holders are followed.
-_LEASES_ASKED = 32
-_HOLDERS_FOLLOWED = 8
-
-
-class Explanation:
-    """What was found; ``str()`` of it is for people, its fields are for programs."""
-
-    def lines(self) -> Iterator[str]:
-        """Yield the text line by line."""
-        raise NotImplementedError
-
-    @override
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,74 +90,7 @@ class ClientExplanation(Explanation):
                 f" valid for {session.valid_for:.1f} of {session.ttl} s"
             )
         for watch in self.watches:
-            yield f"  watch {_text(watch.key)}: {_progress(watch)}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """One entry in a line: who it is, and how long it has.
-
-    ``age`` in seconds since it lined up, by the wall clocks of both machines; None for entries of other clients and
-    of elections, which do not tell. ``ttl_left`` in seconds, None when the lease is gone or was not asked about.
-    ``metadata`` is what a mutex entry of ours says: host, pid, owner, label.
-    """
-
-    key: bytes
-    token: int
-    lease_id: int
-    age: float | None
-    ttl_left: float | None
-    metadata: Mapping[str, object] = field(default_factory=dict[str, object])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NameExplanation(Explanation):
-    """The line behind a name: the first place holds it.
-
-    ``waits`` says what the holder waits for at other names, and the holders of those in turn, as far as their leases
-    tell. ``circular``: following them leads back to this holder, so that if one task does all of it, none goes on.
-    """
-
-    name: bytes
-    line: tuple[Place, ...]
-    waits: tuple[Waiting, ...]
-
-    @property
-    def holder(self) -> Place | None:
-        """Who holds it, None if it is free."""
-        return self.line[0] if self.line else None
-
-    @property
-    def waiters(self) -> tuple[Place, ...]:
-        """Those who wait, first in line first."""
-        return self.line[1:]
-
-    @property
-    def circular(self) -> bool:
-        """Whether the holder waits, by way of others, for something that it holds itself."""
-        return self.holder is not None and any(
-            wait.holder == self.holder.lease_id for wait in self.waits
-        )
-
-    @override
-    def lines(self) -> Iterator[str]:
-        if self.holder is None:
-            yield f"{_text(self.name)} is free"
-            return
-        yield f"{_text(self.name)} is held by {_place(self.holder)}"
-        for wait in self.waits:
-            yield (
-                f"  session {wait.lease_id:x} waits for {_text(wait.name)}, {wait.ahead} ahead,"
-                f" held by session {wait.holder:x}"
-            )
-        if self.circular:
-            yield "  these wait for each other in a circle"
-        for number, place in enumerate(self.waiters, 1):
-            yield f"  {number}. {_place(place)}"
-
-
-def _text(raw: bytes) -> str:
-    return repr(raw.decode(errors="backslashreplace"))
+            yield f"  watch {text_of(watch.key)}: {_progress(watch)}"
 
 
 def _progress(watch: WatchReport) -> str:
@@ -189,20 +99,6 @@ def _progress(watch: WatchReport) -> str:
     behind = "" if watch.behind is None else f", at most {watch.behind} revisions behind"
     parked = ", parked until its reader has caught up" if watch.parked else ""
     return f"next is revision {watch.next_revision}{behind}, {watch.buffered} events unread{parked}"
-
-
-def _place(place: Place) -> str:
-    told = place.metadata
-    parts = [f"{_text(place.key)} (token {place.token}"]
-    if told.get("label"):
-        parts.append(str(told["label"]))
-    if told.get("host"):
-        parts.append(f"{told['host']} pid {told.get('pid')}")
-    if place.age is not None:
-        parts.append(f"for {place.age:.1f} s")
-    if place.ttl_left is not None:
-        parts.append(f"lease has {place.ttl_left:g} s")
-    return ", ".join(parts) + ")"
 
 
 async def explain_client(home: Coordination, timeout: float) -> ClientExplanation:
@@ -254,44 +150,3 @@ async def explain_client(home: Coordination, timeout: float) -> ClientExplanatio
 def _version(text: str) -> tuple[int, ...]:
     release = text.partition("+")[0].partition("-")[0]
     return tuple([int(part) for part in release.split(".") if part.isdigit()])
-
-
-async def explain_name(home: Coordination, name: str | bytes, timeout: float) -> NameExplanation:
-    """Describe the line behind ``name``. On the runtime's loop."""
-    raw = check_name(name)
-    found = await roster(home.core, raw, timeout=timeout)
-    now = home.env.clock.wall()
-
-    async def left(kv: KeyValue) -> float | None:
-        return (await home.leases.time_to_live(kv.lease, timeout=timeout)).remaining
-
-    leased = [kv for kv in found[:_LEASES_ASKED] if kv.lease]
-    try:
-        async with asyncio.TaskGroup() as group:
-            asked = {kv.key: group.create_task(left(kv)) for kv in leased}
-    except* CoordError as errors:
-        raise errors.exceptions[0] from None
-
-    def place(kv: KeyValue) -> Place:
-        told = parse(kv.value)
-        since = told.get("since")
-        return Place(
-            key=kv.key,
-            token=kv.create_revision,
-            lease_id=kv.lease,
-            age=max(0.0, now - since) if isinstance(since, (int, float)) else None,
-            ttl_left=asked[kv.key].result() if kv.key in asked else None,
-            metadata=told,
-        )
-
-    places = tuple([place(kv) for kv in found])
-    waits = await _waits(home, places[0].lease_id, timeout) if places else ()
-    return NameExplanation(name=raw, line=places, waits=waits)
-
-
-async def _waits(home: Coordination, lease_id: int, timeout: float) -> tuple[Waiting, ...]:
-    """Follow what the holder of ``lease_id`` waits for, and the holders of that."""
-    found = await follow(home, lease_id, sessions=_HOLDERS_FOLLOWED, timeout=timeout)
-    waits = Waits(home, timeout)
-    counted = [replace(wait, ahead=await waits.counted(wait)) for wait in found]
-    return tuple([wait for wait in counted if wait.ahead])
