@@ -191,10 +191,12 @@ async def test_work_that_goes_on_is_cancelled_after_the_drain(
 ) -> None:
     events = list[str]()
 
-    async def serve(_: coord.Ownership) -> None:
+    async def serve(own: coord.Ownership) -> None:
         try:
             await asyncio.sleep(600)
         finally:
+            await asyncio.sleep(0.05)
+            own.check()  # still ours while the work ends
             events.append("ended")
 
     async def revoke(own: coord.Ownership) -> None:

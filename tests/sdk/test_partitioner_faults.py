@@ -283,6 +283,36 @@ def test_a_key_deleted_before_the_answer_to_its_claim_is_a_loss(
     run_virtual(main)
 
 
+def test_what_is_not_wanted_any_longer_when_its_claim_is_answered_begins_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with world(loop) as here, judged(here.observer, NAME) as model:
+            claim, events = engine.Engine._claim, list[str]()
+
+            async def slow(
+                self: engine.Engine, session: coord.Session, partition: str
+            ) -> coord.Ownership | None:
+                own = await claim(self, session, partition)
+                await asyncio.sleep(1)
+                return own
+
+            async def note(own: coord.Ownership) -> None:
+                events.append(own.partition)
+
+            monkeypatch.setattr(engine.Engine, "_claim", slow)
+            a = (await here.connect("a")).partitioner(NAME, 1, settle=0.1)
+            async with a.run(note, note):
+                await asyncio.sleep(0.2)
+                await a.set_partitions(0)
+                await here.look(5)
+                assert events == []
+                assert await here.observer.count(NAME + "/owners/") == 0
+        assert len(model.grants) == 1
+
+    run_virtual(main)
+
+
 def test_who_finds_an_owner_that_the_view_does_not_show_waits_for_it() -> None:
     async def main(loop: VirtualLoop) -> None:
         async with world(loop) as here:
