@@ -76,10 +76,10 @@ class Coordination:
                 self._default = current
             return current
 
-    def claim(self, name: bytes) -> bytes:
-        """Return a recipe's name. In debug mode raises :class:`NameConflict` (C1)."""
+    def claim(self, name: bytes, *, within: bytes | None = None) -> bytes:
+        """Return a recipe's name. In debug mode raises :class:`NameConflict` (C1), unless it is a part ``within``."""
         if self._names is not None:
-            self._names.claim(name)
+            self._names.claim(name, within)
         return name
 
     def go_without_fences(self) -> None:

@@ -15,9 +15,12 @@ class Names:
     def __init__(self) -> None:
         self._known: set[bytes] = set()
 
-    def claim(self, name: bytes) -> None:
-        """Note a name. Raises :class:`NameConflict` when it lies above or below another one."""
-        for other in self._known:
+    def claim(self, name: bytes, within: bytes | None = None) -> None:
+        """Note a name. Raises :class:`NameConflict` when it lies above or below another one, but ``within``.
+
+        That is the recipe which it is a part of, and which leaves it alone.
+        """
+        for other in self._known - {within}:
             if name.startswith(other + b"/") or other.startswith(name + b"/"):
                 raise NameConflict(_text(name), _text(other))
         self._known.add(name)

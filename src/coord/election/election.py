@@ -31,10 +31,15 @@ class Election:
     """A named election. Made by ``client.election(name)``."""
 
     def __init__(
-        self, home: Coordination, name: str | bytes, *, session: Session | None = None
+        self,
+        home: Coordination,
+        name: str | bytes,
+        *,
+        session: Session | None = None,
+        within: bytes | None = None,
     ) -> None:
         self._home = home
-        self.name: bytes = home.claim(check_name(name))
+        self.name: bytes = home.claim(check_name(name), within=within)
         """The name, as it stands in the store."""
         self._text = self.name.decode(errors="backslashreplace")
         self._prefix = self.name + b"/"
