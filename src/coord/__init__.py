@@ -99,6 +99,18 @@ if TYPE_CHECKING:
     from coord.recipes.barrier import Barrier, BarrierHeld, BarrierLost, BarrierTimeout, Gate
     from coord.recipes.config import Config, ConfigInvalid, ConfigState, ConfigUnavailable
     from coord.recipes.counter import Counter, IdAllocator, NotANumber, Overflow, ShardedCounter
+    from coord.recipes.cron import (
+        BadSchedule,
+        Cron,
+        CronWarning,
+        Job,
+        JobExists,
+        JobStatus,
+        Tick,
+        TickLost,
+        TickRecord,
+        UnknownJob,
+    )
     from coord.recipes.double_barrier import BarrierFull, DoubleBarrier, Joined
     from coord.recipes.latch import CountdownLatch, LatchMismatch, LatchPending, LatchTimeout
     from coord.recipes.membership import (
@@ -226,6 +238,7 @@ __all__ = [
     "AuthStatus",
     "Backoff",
     "BadPriority",
+    "BadSchedule",
     "Barrier",
     "BarrierFull",
     "BarrierHeld",
@@ -263,6 +276,8 @@ __all__ = [
     "CoordWarning",
     "CountdownLatch",
     "Counter",
+    "Cron",
+    "CronWarning",
     "CursorBusy",
     "DeadLetter",
     "DeadlockDetected",
@@ -293,6 +308,9 @@ __all__ = [
     "IdAllocator",
     "Instance",
     "InvalidArgument",
+    "Job",
+    "JobExists",
+    "JobStatus",
     "Joined",
     "KeyCountWarning",
     "KeyNotFound",
@@ -393,6 +411,9 @@ __all__ = [
     "Strategy",
     "Subscription",
     "Term",
+    "Tick",
+    "TickLost",
+    "TickRecord",
     "TlsConfig",
     "TooLarge",
     "TooManyNames",
@@ -408,6 +429,7 @@ __all__ = [
     "TypedWatchBatch",
     "TypedWatchEvent",
     "Unavailable",
+    "UnknownJob",
     "UpdateConflict",
     "UpgradeRefused",
     "UserExists",
