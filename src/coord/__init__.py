@@ -126,6 +126,14 @@ if TYPE_CHECKING:
     )
     from coord.recipes.multi_lock import MultiLock, MultiLockGrant, TooManyNames
     from coord.recipes.opening import Opening
+    from coord.recipes.partitioner import (
+        Assignment,
+        Ownership,
+        OwnershipLost,
+        Partitioner,
+        PartitionMember,
+        PartitionOwner,
+    )
     from coord.recipes.queues import (
         BadPriority,
         DelayQueue,
@@ -233,6 +241,7 @@ __all__ = [
     "AlreadyMember",
     "AlreadyRegistered",
     "AmbiguousResult",
+    "Assignment",
     "AtomicValue",
     "Auth",
     "AuthStatus",
@@ -359,6 +368,11 @@ __all__ = [
     "Opening",
     "Operand",
     "Overflow",
+    "Ownership",
+    "OwnershipLost",
+    "PartitionMember",
+    "PartitionOwner",
+    "Partitioner",
     "PayloadTooLarge",
     "Pending",
     "Permission",

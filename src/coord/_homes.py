@@ -171,6 +171,14 @@ HOMES: dict[str, tuple[str, ...]] = {
         "TooManyNames",
     ),
     "coord.recipes.opening": ("Opening",),
+    "coord.recipes.partitioner": (
+        "Assignment",
+        "Ownership",
+        "OwnershipLost",
+        "PartitionMember",
+        "PartitionOwner",
+        "Partitioner",
+    ),
     "coord.recipes.queues": (
         "BadPriority",
         "DelayQueue",

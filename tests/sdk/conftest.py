@@ -65,6 +65,7 @@ RECIPES = [
     "lock_delay",
     "membership",
     "multi_lock",
+    "partitioner",
     "queue",
     "rate_limiter",
     "registry",

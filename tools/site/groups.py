@@ -237,6 +237,18 @@ GROUPS = (
         ),
     ),
     Group(
+        slug="partitions",
+        title="Partitions",
+        about="Work divided among the members of a group, each part with one of them.",
+        names=(
+            "coord.Partitioner",
+            "coord.Ownership",
+            "coord.Assignment",
+            "coord.PartitionMember",
+            "coord.PartitionOwner",
+        ),
+    ),
+    Group(
         slug="grpc",
         title="gRPC",
         about="Channels over discovered instances, and servers that list themselves.",
@@ -342,6 +354,8 @@ HIDDEN = frozenset(
         "MutexGrant.enter_again",
         "OneShot.set",
         "OneShot.watch",
+        "Ownership.needs_fence",
+        "Ownership.revoke",
         "Registration.begin",
         "Registration.discard",
         "Session.attempt_limit",

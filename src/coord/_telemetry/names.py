@@ -113,6 +113,12 @@ WORK_QUEUE = Recipe(
 CRON = Recipe(name="cron", wait="coord.cron.start", hold="coord.cron.run")
 REGISTRY = Recipe(name="registry", wait="coord.registry.register")
 MEMBERSHIP = Recipe(name="membership", wait="coord.membership.join")
+PARTITIONER = Recipe(
+    name="partitioner",
+    wait="coord.partitioner.join",
+    attempt="coord.partitioner.claim",
+    hold="coord.partitioner.own",
+)
 
 WATCH = "coord.watch"
 # The span of a call or stream is called by its path.
@@ -153,6 +159,9 @@ SPANS: dict[str, tuple[str, ...]] = {
     CRON.hold: _HOLD,
     REGISTRY.wait: (NAME, OUTCOME, ERROR_TYPE),
     MEMBERSHIP.wait: (NAME, OUTCOME, ERROR_TYPE),
+    PARTITIONER.wait: (NAME, OUTCOME, ERROR_TYPE),
+    PARTITIONER.attempt: (NAME, OUTCOME, TOKEN, ERROR_TYPE),
+    PARTITIONER.hold: _HOLD,
     WATCH: (WATCH_KEY, WATCH_END),
 }
 """Which attributes a span may have."""
@@ -251,7 +260,7 @@ OVERRUNS = Metric(
     name="coord.client.overruns",
     kind=Kind.COUNTER,
     unit="{overrun}",
-    description="Functions that were still leading when another leader may have existed.",
+    description="Functions that were still at work when another leader or owner may have existed.",
     attributes=(RECIPE,),
 )
 RENEWALS = Metric(

@@ -1,4 +1,4 @@
-"""The part of a client that knows who is there: services and groups."""
+"""The part of a client that knows who is there: services and groups, and what is divided among groups."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from coord.errors import InvalidArgument
 from coord.recipes.membership import Membership
+from coord.recipes.partitioner import Partitioner
+from coord.recipes.partitioner.partitioner import DEFAULT_MAX_MOVES
 from coord.recipes.registry import Registry, services
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from coord.cache import Mirrors
     from coord.coordination import Coordination
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RegistryCalls:
-    """Services and groups of a :class:`coord.Client`."""
+    """Services, groups and partitions of a :class:`coord.Client`."""
 
     _home: Coordination
     _mirrors: Mirrors
@@ -32,6 +34,38 @@ class RegistryCalls:
     def membership(self, name: str | bytes, *, ttl: int | None = None) -> Membership:
         """Return the group called ``name``; see :class:`coord.Membership`. ``ttl`` as for :meth:`registry`."""
         return Membership(self._home, self._mirrors, name, ttl=_checked(ttl))
+
+    def partitioner(
+        self,
+        name: str | bytes,
+        partitions: int | Iterable[str],
+        *,
+        weight: int = 1,
+        settle: float = 1.0,
+        drain_timeout: float = 10,
+        max_moves: int = DEFAULT_MAX_MOVES,
+        ttl: int | None = None,
+    ) -> Partitioner:
+        """Return one that divides ``partitions`` among all who run the partitioner ``name``; see :class:`Partitioner`.
+
+        ``partitions`` are names, or a number that stands for ``"0"``, ``"1"``, ...; all members must be told the same.
+        ``weight``: one with 2 gets twice as many as one with 1.
+        ``settle``: seconds for which members and partitions must have stayed the same before anything moves.
+        ``drain_timeout``: seconds that ``on_revoke`` has before a partition is given back all the same.
+        ``max_moves``: how many partitions this member takes at a time, and how many it gives back.
+        ``ttl``: as for :meth:`registry`; with one, the partitioner has a session of its own.
+        """
+        return Partitioner(
+            self._home,
+            self._mirrors,
+            name,
+            partitions,
+            weight=weight,
+            settle=settle,
+            drain_timeout=drain_timeout,
+            max_moves=max_moves,
+            ttl=_checked(ttl),
+        )
 
     async def services(
         self, prefix: str | bytes = "", *, timeout: float | None = None

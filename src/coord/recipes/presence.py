@@ -63,7 +63,8 @@ class KeyTaken(CoordError):
 class Presence:
     """One key, from :meth:`open` to :meth:`leave`. On the runtime's loop, except what says otherwise.
 
-    ``ttl``: None shares the client's default session, else it has a session of its own.
+    ``ttl``: None shares the client's default session, else it has a session of its own. With ``session`` it lives with
+    that one, whose owner closes it.
     ``is_ours`` tells from a value whether it was written by this very object.
     ``heals``: whether it outlives its session; ``on_removed``: what to do when others have deleted the key.
     ``token``, ``lost`` and ``is_shown`` may be read from any thread.
@@ -76,7 +77,8 @@ class Presence:
         *,
         recipe: Recipe,
         is_ours: Callable[[bytes], bool],
-        ttl: int | None,
+        ttl: int | None = None,
+        session: Session | None = None,
         heals: bool = True,
         on_removed: OnRemoved = "restore",
     ) -> None:
@@ -86,6 +88,7 @@ class Presence:
         self.recipe: Recipe = recipe
         self._is_ours = is_ours
         self._ttl = ttl
+        self._given = session
         self._heals = heals
         self._on_removed = on_removed
         self._own: Session | None = None
@@ -131,7 +134,7 @@ class Presence:
 
     async def _session(self) -> Session:
         if self._ttl is None:
-            return await self._home.session_or_default(None)
+            return await self._home.session_or_default(self._given)
         if self._own is None or self._own.valid_for() <= 0:
             own = Session(self._home, ttl=self._ttl, name=self.text)
             await own.open()

@@ -34,6 +34,7 @@ from coord.sync.grants import Grant, Hold
 from coord.sync.membership import GroupSeat, Membership
 from coord.sync.multi_lock import MultiLock, MultiLockGrant
 from coord.sync.mutex import Mutex, MutexGrant
+from coord.sync.partitioner import Ownership, Partitioner
 from coord.sync.queues import DelayQueue, PriorityQueue, Queue
 from coord.sync.rate_limiter import RateLimiter
 from coord.sync.registry import Registration, Registry, ServiceView
@@ -87,6 +88,8 @@ __all__ = [
     "MutexGrant",
     "NodeCache",
     "OneShot",
+    "Ownership",
+    "Partitioner",
     "Pending",
     "Permit",
     "PriorityQueue",
