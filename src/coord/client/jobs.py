@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from coord.cache import Mirrors
     from coord.coordination import Coordination
     from coord.recipes.cron.cron import Ownership
-    from coord.session import Session
 
 
 class JobCalls:
@@ -23,13 +22,17 @@ class JobCalls:
         self,
         name: str | bytes,
         *,
-        ownership: Ownership = "election",
+        ownership: Ownership = "partitioned",
         history: float = 7 * 86400,
-        session: Session | None = None,
+        ttl: int | None = None,
     ) -> Cron:
         """Return the schedule of jobs called ``name``; see :class:`Cron`.
 
+        ``ownership``: ``"partitioned"`` deals the jobs out to all schedulers, ``"elected"`` lets one see to all of them
+        and the others stand by; all schedulers of a cron must say the same.
         What became of a tick is kept for ``history`` seconds.
+        ``ttl``: seconds after which the jobs of a scheduler that died go to others; None shares the client's default
+        session.
         """
         return Cron(
             self._home,
@@ -37,5 +40,5 @@ class JobCalls:
             name,
             ownership=ownership,
             history=history,
-            session=session,
+            ttl=ttl,
         )

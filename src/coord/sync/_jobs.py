@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coord import client
-from coord.sync._portal import Twin, behind
+from coord.sync._portal import Twin
 from coord.sync.cron import Cron
 
 if TYPE_CHECKING:
     from coord.recipes.cron.cron import Ownership
-    from coord.sync.session import Session
 
 
 class JobCalls(Twin[client.Client]):
@@ -22,11 +21,10 @@ class JobCalls(Twin[client.Client]):
         self,
         name: str | bytes,
         *,
-        ownership: Ownership = "election",
+        ownership: Ownership = "partitioned",
         history: float = 7 * 86400,
-        session: Session | None = None,
+        ttl: int | None = None,
     ) -> Cron:
         """Return the schedule of jobs called ``name``; see :class:`Cron` and :meth:`coord.Client.cron`."""
-        inner = None if session is None else behind(session)
-        made = self._async.cron(name, ownership=ownership, history=history, session=inner)
+        made = self._async.cron(name, ownership=ownership, history=history, ttl=ttl)
         return Cron(self._portal, made)

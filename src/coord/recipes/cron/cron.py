@@ -21,7 +21,7 @@ from coord.recipes.cron.layout import (
     tick_id,
     tick_time,
 )
-from coord.recipes.cron.owners import ElectedOwner
+from coord.recipes.cron.owners import ElectedOwner, PartitionedOwner
 from coord.recipes.cron.rules import due_of
 from coord.recipes.cron.schedule import parse_schedule
 from coord.runtime import Backoff, finish
@@ -39,11 +39,10 @@ if TYPE_CHECKING:
     from coord.recipes.cron.handling import Handler
     from coord.recipes.cron.job import Misfire, Policy, TickRecord
     from coord.recipes.cron.owners import Owner
-    from coord.session import Session
     from coord.store.operations import Op
     from coord.store.values import KeyValue
 
-Ownership = Literal["election"]
+Ownership = Literal["partitioned", "elected"]
 H = TypeVar("H", bound="Callable[..., Any]")
 
 _MS = timedelta(milliseconds=1)
@@ -68,12 +67,12 @@ class Cron:
         mirrors: Mirrors,
         name: str | bytes,
         *,
-        ownership: Ownership = "election",
+        ownership: Ownership = "partitioned",
         history: float = 7 * 86400,
-        session: Session | None = None,
+        ttl: int | None = None,
     ) -> None:
-        if ownership != "election":
-            raise InvalidArgument(f'ownership is "election", not {ownership!r}')
+        if ownership not in {"partitioned", "elected"}:
+            raise InvalidArgument(f'ownership is "partitioned" or "elected", not {ownership!r}')
         if history < 1:
             raise InvalidArgument(f"history must be at least 1 second, not {history}")
         self._home = home
@@ -83,7 +82,8 @@ class Cron:
         self._text = self.name.decode(errors="backslashreplace")
         self._layout = Layout(self.name)
         self._history_s = history
-        self._session = session
+        self._is_elected = ownership == "elected"
+        self._ttl = ttl
         self._handlers: dict[str, Handler] = {}
         self._jobs: dict[str, Job] = {}
 
@@ -151,8 +151,8 @@ class Cron:
         Every scheduler needs the handlers of all jobs: what it has none for and has to see to it warns of, and leaves.
         When cancelled it begins nothing more, gives what runs ``grace`` seconds to end, cancels the rest, gives that
         back to the others, and lets them take over.
-        Raises :class:`SessionExpired` when the session that the cron was made with ends, :class:`ClientClosed`, and
-        refusals of the store.
+        Raises :class:`ClientClosed`, :class:`MissingExtra` when a job of somebody else needs ``coord[cron]``, and
+        refusals of the store. A store that is away is waited for.
         """
         if not grace >= 0:
             raise InvalidArgument(f"grace must be 0 seconds or more, not {grace}")
@@ -182,7 +182,9 @@ class Cron:
                 await finish(self._home.run(stop()), within=grace + _STOP_EXTRA_S)
 
     def _owner(self) -> Owner:
-        return ElectedOwner(self._home, self.name, self._session)
+        if self._is_elected:
+            return ElectedOwner(self._home, self.name, self._ttl)
+        return PartitionedOwner(self._home, self._mirrors, self.name, self._ttl)
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from coord.store.keys import prefix_range
 from coord.waiter import RETRY_HIGH_S, RETRY_LOW_S, Done, Sight, Watch, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from typing import Any
 
     from coord.cache import Changes, Mirrors
@@ -105,7 +105,7 @@ class Engine:
         )
         self._works: dict[bytes, _Work] = {}
         self._grants: dict[int, Grant] = {}
-        self._leaving: set[int] = set()
+        self._stopping = False
         self._heap: list[tuple[float, int, bytes]] = []
         self._numbers = count()
         self._news = asyncio.Event()
@@ -160,8 +160,10 @@ class Engine:
         forget, self._forget = self._forget, None
         if forget is not None:
             forget()
+        self._stopping = True
         try:
-            await self._drain(range(self._owner.shares), grace)
+            await self._ended(grace, stop=False)
+            await self._ended(_CLEAN_UP_S, stop=True)
         finally:
             # The owner gives its shares back as it ends.
             tasks, self._tasks = self._tasks, []
@@ -180,7 +182,6 @@ class Engine:
     def gained(self, share: int, grant: Grant) -> None:
         """See to the jobs of a share from now on, under ``grant``."""
         self._grants[share] = grant
-        self._leaving.discard(share)
         self._home.background(self._take_over(share, grant), name="cron-gain")
 
     def dropped(self, share: int, grant: Grant) -> None:
@@ -188,24 +189,23 @@ class Engine:
         if self._grants.get(share) is grant:
             del self._grants[share]
 
-    async def leave(self, share: int, within: float) -> None:
-        """Begin nothing more of a share; return when nothing of it runs here, or after ``within`` seconds and some."""
-        await self._drain([share], within)
-        self._grants.pop(share, None)
+    async def leave(self, share: int, grant: Grant) -> None:
+        """Begin nothing more of a share; return when nothing is being begun.
 
-    async def _drain(self, shares: Iterable[int], within: float) -> None:
-        wanted = set(shares)
-        self._leaving |= wanted
-        works = [work for work in self._works.values() if self._share(work.page.key) in wanted]
-        await self._ended(works, within, stop=False)
-        await self._ended(works, _CLEAN_UP_S, stop=True)
+        What runs goes on here: its tick is its own, and who has the share next waits for its end.
+        """
+        self.dropped(share, grant)
+        works = [work for work in self._works.values() if self._share(work.page.key) == share]
+        acting = {work.acting for work in works if work.acting is not None}
+        if acting:
+            await asyncio.wait(acting)
 
-    async def _ended(self, works: list[_Work], within: float, *, stop: bool) -> None:
-        """Wait until nothing of ``works`` is under way, at most ``within`` seconds."""
+    async def _ended(self, within: float, *, stop: bool) -> None:
+        """Wait until nothing is under way, at most ``within`` seconds; with ``stop`` tell what runs to end."""
         deadline = self._home.env.clock.mono() + within
-        while tasks := {t for work in works for t in _under_way(work)}:
+        while tasks := {t for work in self._works.values() for t in _under_way(work)}:
             if stop:
-                for run in [run for work in works for run in work.runs.values()]:
+                for run in [run for work in self._works.values() for run in work.runs.values()]:
                     run.tick.stopping.set("stopped")
             left = deadline - self._home.env.clock.mono()
             if left <= 0:
@@ -217,9 +217,8 @@ class Engine:
 
     def _may(self, work: _Work) -> Grant | None:
         """Return what makes us the one who sees to this job, if we are."""
-        share = self._share(work.page.key)
-        grant = self._grants.get(share)
-        if grant is None or share in self._leaving or grant.valid_for() <= 0:
+        grant = self._grants.get(self._share(work.page.key))
+        if grant is None or self._stopping or grant.valid_for() <= 0:
             return None
         return grant
 
