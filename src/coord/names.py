@@ -16,14 +16,15 @@ class Names:
         self._known: set[bytes] = set()
 
     def claim(self, name: bytes, within: bytes | None = None) -> None:
-        """Note a name. Raises :class:`NameConflict` when it lies above or below another one, but ``within``.
+        """Note a name. Raises :class:`NameConflict` when it lies above or below another one.
 
-        That is the recipe which it is a part of, and which leaves it alone.
+        A part ``within`` another recipe, which leaves it alone, only must not meet a third one.
         """
         for other in self._known - {within}:
             if name.startswith(other + b"/") or other.startswith(name + b"/"):
                 raise NameConflict(_text(name), _text(other))
-        self._known.add(name)
+        if within is None:
+            self._known.add(name)
 
 
 def _text(name: bytes) -> str:

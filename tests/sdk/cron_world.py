@@ -16,6 +16,8 @@ from coord.client.connecting import open_client
 from coord.core import Options
 from coord.embed.memory import open_memory
 from coord.target import Target, TargetKind
+from coord.testing import Faults
+from coord.transport import taps
 from tests.support.virtual import VirtualClock, VirtualLoop, run_virtual, virtual_env
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -54,14 +56,20 @@ class World:
         self._net = opened.net
         self._begun = self.loop.time()
 
-    async def client(self, ahead: float = 0.0) -> coord.Client:
-        """Return one more client."""
+    async def client(self, ahead: float = 0.0, faults: Faults | None = None) -> coord.Client:
+        """Return one more client, with all its requests and streams under ``faults``."""
         assert self._options is not None
         clock = WallClock(self.loop, ahead)
         clock._begun = self._begun
         self.clocks.append(clock)
         env = replace(self._env, net=self._net, clock=clock)
-        return await self._stack.enter_async_context(await open_client(self._options, env))
+        take_away = taps.insert(faults.under) if faults is not None else None
+        try:
+            made = await open_client(self._options, env)
+        finally:
+            if take_away is not None:
+                take_away()
+        return await self._stack.enter_async_context(made)
 
     @property
     def now(self) -> float:

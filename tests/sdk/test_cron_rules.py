@@ -68,11 +68,10 @@ def test_a_tick_before_the_job_was_there_is_none() -> None:
 
 def test_misfires() -> None:
     """The ticks 10 to 50 are due, and the last of them is two minutes old."""
-    late = {"minutes": 52.0}
-    assert step(**late) == Start(tick=tick(50), missed_since=at(10))
-    assert step(**late, misfire="skip") == Skip(tick=tick(50), since=at(10))
-    assert step(**late, misfire="all") == Start(tick=tick(10))
-    assert step(**late, misfire="all", misfire_limit=2) == Start(tick=tick(40), missed_since=at(10))
+    assert step(52) == Start(tick=tick(50), missed_since=at(10))
+    assert step(52, misfire="skip") == Skip(tick=tick(50), since=at(10))
+    assert step(52, misfire="all") == Start(tick=tick(10))
+    assert step(52, misfire="all", misfire_limit=2) == Start(tick=tick(40), missed_since=at(10))
     # Within the grace it is no misfire.
     assert step(50.5, misfire="skip") == Start(tick=tick(50), missed_since=at(10))
     assert step(52, misfire="skip", misfire_grace=180) == Start(tick=tick(50), missed_since=at(10))

@@ -44,7 +44,7 @@ def wanted(zone: ZoneInfo, hours: set[int], minutes: set[int], year: int) -> lis
     found: list[datetime] = []
     latest = datetime(year - 1, 12, 31, 23, 45)
     moment = instant_of(latest, zone)
-    while (moment := moment + STEP) and (shown := local_of(moment, zone)).year <= year:
+    while (shown := local_of(moment := moment + STEP, zone)).year <= year:
         passed = [latest + n * STEP for n in range(1, (shown - latest) // STEP + 1)]
         if any(each.hour in hours and each.minute in minutes for each in passed):
             found.append(moment)

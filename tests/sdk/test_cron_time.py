@@ -430,7 +430,7 @@ def test_a_deleted_tick_cancels_its_handler() -> None:
             await asyncio.sleep(10 * UNIT + 5)
             (tick,) = log.ticks
             tick.check()
-            assert await client.delete(tick.key)
+            assert (await client.delete(tick.key)).deleted == 1
             await asyncio.sleep(1)
             assert log.cancelled == 1
             with pytest.raises(coord.TickLost):

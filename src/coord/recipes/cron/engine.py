@@ -165,8 +165,9 @@ class Engine:
             await self._ended(grace, stop=False)
             await self._ended(_CLEAN_UP_S, stop=True)
         finally:
-            # The owner gives its shares back as it ends.
-            tasks, self._tasks = self._tasks, []
+            # What is being begun is abandoned, and the owner gives its shares back as it ends.
+            acting = [work.acting for work in self._works.values() if work.acting is not None]
+            tasks, self._tasks = [*acting, *self._tasks], []
             for task in tasks:
                 task.cancel()
             if tasks:
