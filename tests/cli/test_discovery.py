@@ -1,4 +1,4 @@
-"""``coord register``, ``coord services`` and ``coord members``."""
+"""``coord register``, ``coord services``, ``coord members`` and ``coord partitions``."""
 
 from __future__ import annotations
 
@@ -133,3 +133,28 @@ async def test_members_are_shown_and_followed(endpoint: str) -> None:
                 assert await asyncio.to_thread(running.line) == f'left, b, {two.token}, "raw"'
                 running.send(signal.SIGINT)
                 assert await asyncio.to_thread(running.end) == (0, "", "")
+
+
+async def test_partitions_are_shown_with_their_owners(endpoint: str) -> None:
+    async with sdk.connect(endpoint) as client:
+        partitioner = client.partitioner("cli/parts", ["a", "b"], settle=0, weight=2)
+        async with partitioner.run(), asyncio.timeout(WITHIN_S):
+            while len(owned := partitioner.owned()) < 2:
+                await asyncio.sleep(0.01)
+            words = ("partitions", "cli/parts", "a", "c")
+            shown = await asyncio.to_thread(coord, endpoint, *words)
+            assert (shown.returncode, shown.stderr) == (0, "")
+            assert shown.stdout.splitlines() == [
+                f"member, {partitioner.id}, 2, 2",
+                f"owned, a, {partitioner.id}, {owned['a'].token}",
+                f"owned, b, {partitioner.id}, {owned['b'].token}",
+                "unowned, c",
+            ]
+            shown = await asyncio.to_thread(coord, endpoint, *words, "--write-out=json")
+            found = json.loads(shown.stdout)
+            assert found["unowned"] == ["c"]
+            assert found["owners"]["a"] == {"member": partitioner.id, "token": owned["a"].token}
+            assert found["members"][0]["weight"] == 2
+    done = coord(endpoint, "partitions", "cli/parts", "--count", "3")
+    assert done.stdout == "unowned, 0\nunowned, 1\nunowned, 2\n"
+    assert coord(endpoint, "partitions", "cli/parts", "a", "--count", "3").returncode == 128

@@ -56,6 +56,12 @@ PRINTS = {
         "joined b",
         "left b",
     ],
+    "examples/partitioner.py": [
+        "alone it has: 8",
+        "both have all: 8",
+        "one owner each: True",
+        "alone again: 8",
+    ],
     "examples/multi_lock.py": ["both done: True one after the other: True"],
     "examples/mutex.py": [
         "worker 0 is alone",

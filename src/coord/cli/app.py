@@ -65,6 +65,7 @@ _COMMANDS = {
     ),
     "services": _Entry("discovery", "services", "Show services and their instances."),
     "members": _Entry("discovery", "members", "Show the members of a group."),
+    "partitions": _Entry("partitions", "partitions", "Show who owns which partition."),
     "barrier": _Entry("gates", "barrier", "Close, open, and wait at a gate."),
     "latch": _Entry("gates", "latch", "Wait until so many have arrived."),
     "status": _Entry("cluster", "status", "Show the state of each endpoint."),

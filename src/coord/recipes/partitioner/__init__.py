@@ -8,7 +8,7 @@ only a wish. Whoever should have a partition creates its key when there is none,
 have any longer drains it and deletes its key. So members that see different groups may want the same partition, and
 still only one has it.
 
-``engine`` follows the group and does the moves, ``callbacks`` runs the application's functions on their own loop,
+``view`` follows the group, ``engine`` does the moves, ``callbacks`` runs the application's functions on their own loop,
 ``ownership`` is what is held, ``state`` what can be looked at from outside.
 """
 

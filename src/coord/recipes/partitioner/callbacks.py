@@ -8,6 +8,7 @@ is waited for on the runtime's loop, with a limit.
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,14 @@ class Callbacks:
     ) -> None:
         self._home = home
         self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
         self._on_assign = on_assign
         self._on_revoke = on_revoke
         # On the caller's loop.
         self._owner = Supervisor(self._tell)
         self._work: dict[Ownership, asyncio.Task[None]] = {}
         self._drains: dict[Ownership, asyncio.Task[None]] = {}
+        self._running: dict[str, set[asyncio.Task[None]]] = {}
         # On the runtime's loop.
         self._begun: set[Ownership] = set()
         self._draining: dict[Ownership, asyncio.Event] = {}
@@ -94,13 +97,18 @@ class Callbacks:
     # -- on the caller's loop --------------------------------------------------------------------------------------
 
     def _start(self, own: Ownership) -> None:
-        if self._on_assign is not None and own.valid_for() > 0:
-            task = self._spawn(self._serve(own, self._on_assign), f"partition {own.partition}")
-            if task is not None:
-                self._work[own] = task
-                task.add_done_callback(lambda _: self._work.pop(own, None))
+        if self._on_assign is not None:
+            earlier = self._running.get(own.partition, set()).copy()
+            self._spawn(self._work, own, self._serve(own, self._on_assign, earlier))
 
-    async def _serve(self, own: Ownership, on_assign: OnOwnership) -> None:
+    async def _serve(
+        self, own: Ownership, on_assign: OnOwnership, earlier: set[asyncio.Task[None]]
+    ) -> None:
+        if earlier:
+            # What was cancelled for the loss of an earlier ownership may take its time: two never overlap here.
+            await asyncio.wait(earlier)
+        if own.valid_for() <= 0:
+            return
         failed = False
         try:
             await on_assign(own)
@@ -110,20 +118,14 @@ class Callbacks:
         self._home.runtime.post(partial(self.on_end, own, failed))
 
     def _start_drain(self, own: Ownership, over: asyncio.Event) -> None:
-        def done() -> None:
+        def done(_: object = None) -> None:
             self._home.runtime.post(over.set)
 
-        task = self._spawn(self._drain(own), f"revocation of {own.partition}")
+        task = self._spawn(self._drains, own, self._drain(own))
         if task is None:
             done()
-            return
-        self._drains[own] = task
-
-        def ended(_: object) -> None:
-            self._drains.pop(own, None)
-            done()
-
-        task.add_done_callback(ended)
+        else:
+            task.add_done_callback(done)
 
     async def _drain(self, own: Ownership) -> None:
         if self._on_revoke is not None:
@@ -141,11 +143,31 @@ class Callbacks:
             if task is not None:
                 task.cancel()
 
-    def _spawn(self, coro: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+    def _spawn(
+        self,
+        kind: dict[Ownership, asyncio.Task[None]],
+        own: Ownership,
+        coro: Coroutine[Any, Any, None],
+    ) -> asyncio.Task[None] | None:
+        partition = own.partition
         try:
-            return self._owner.spawn(coro, name=name)
+            # What the caller of run() had set, each for itself: they are begun from the runtime's loop.
+            context = self._context.copy()
+            task = self._owner.spawn(coro, name=f"partition {partition}", context=context)
         except RuntimeError:  # the run is over
             return None
+        kind[own] = task
+        self._running.setdefault(partition, set()).add(task)
+
+        def ended(_: object) -> None:
+            del kind[own]
+            running = self._running[partition]
+            running.discard(task)
+            if not running:
+                del self._running[partition]
+
+        task.add_done_callback(ended)
+        return task
 
     def _tell(self, what: str, error: BaseException) -> None:
         self._loop.call_exception_handler({"message": f"coord: {what} failed", "exception": error})

@@ -13,8 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from coord._telemetry import MEMBERSHIP, PARTITIONER, note_overrun, observed_wait
-from coord.cache import Cache
-from coord.cache.mirror import Limits
 from coord.entry import Entry, settled
 from coord.errors import ClientClosed, CoordError, SessionError
 from coord.metadata import metadata, nonce, parse
@@ -24,26 +22,23 @@ from coord.recipes.partitioner.state import (
     nonce_of,
     note_count,
     targets,
-    weight_of,
 )
+from coord.recipes.partitioner.view import View, is_over
 from coord.recipes.presence import Presence
 from coord.runtime import Backoff, process_identity
 from coord.session import Session
 from coord.store import operations as op
-from coord.store.keys import prefix_range
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
 
-    from coord.cache import CacheBatch, CacheSnapshot, Changes, Mirrors
-    from coord.codec.values import Entry as Pair
+    from coord.cache import Mirrors
     from coord.coordination import Coordination
     from coord.recipes.partitioner.board import Board
     from coord.recipes.partitioner.callbacks import Callbacks
     from coord.recipes.partitioner.state import Names
 
-_LIMITS = Limits(max_keys=1_000_000, max_bytes=1 << 30)
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.1, 5.0
 # Between two attempts of an application that cannot serve a partition.
 _RESTART_FIRST_S, _RESTART_MAX_S = 1.0, 30.0
@@ -77,12 +72,12 @@ class Engine:
         board: Board,
     ) -> None:
         self._home = home
-        self._mirrors = mirrors
         self._names = names
         self._manner = manner
         self._partitions = partitions
         self._callbacks = callbacks
         self._board = board
+        self._view = View(home, mirrors, names, self)
         callbacks.on_end = self._served
         host, pid = process_identity()
         self._nonce = nonce(home)
@@ -93,11 +88,6 @@ class Engine:
         self._own: Session | None = None
         self._presence: Presence | None = None
         self._keeper: asyncio.Task[object] | None = None
-        # What the view shows: the weights of the members, and the tokens of the owners.
-        self._view: Cache[bytes] | None = None
-        self._follower: asyncio.Task[object] | None = None
-        self._members: dict[str, int] = {}
-        self._owners: dict[str, int] = {}
         # What we should have, once the view has been the same for a while.
         self._timer: asyncio.TimerHandle | None = None
         self._aim = 0
@@ -118,14 +108,13 @@ class Engine:
         """Join. Raises what opening a session, writing and reading raise; nothing is left then."""
         note_count(self._home.core, self._names, len(self._partitions))
         try:
-            changes = await self._open_view()
+            await self._view.open()
             await self._join()
         except BaseException:
             self._stopping = True
-            self._close_view()
+            self._view.close()
             self._home.background(self._end_own_session(), name="partitioner-drop")
             raise
-        self._follower = self._home.background(self._follow(changes), name="partitioner-view")
         self._keeper = self._home.background(self._keep(), name="partitioner")
 
     async def _join(self) -> None:
@@ -146,9 +135,13 @@ class Engine:
     async def _fresh_session(self) -> Session:
         if self._manner.ttl is None:
             return await self._home.session_or_default(None)
-        own = Session(self._home, ttl=self._manner.ttl, name=self._names.text)
-        self._own = own
-        return await own.open()
+        own = self._own
+        if (
+            own is None or own.valid_for() <= 0
+        ):  # else it is left from an attempt to join that failed
+            own = self._own = Session(self._home, ttl=self._manner.ttl, name=self._names.text)
+            await own.open()
+        return own
 
     async def _keep(self) -> None:
         """Join again, each time that the session has ended."""
@@ -175,99 +168,28 @@ class Engine:
                 await self._join()
             except ClientClosed:
                 return
-            except (
-                CoordError
-            ):  # the store is out of reach, or full, or its rights are being changed
+            except CoordError:
+                # The store is out of reach, or full, or its rights are being changed.
                 await backoff.pause()
             else:
                 return
 
-    # -- the view --------------------------------------------------------------------------------------------------
+    # -- what the view tells ---------------------------------------------------------------------------------------
 
-    async def _open_view(self) -> Changes[bytes]:
-        start, end = prefix_range(self._names.prefix)
-        view: Cache[bytes] = Cache(
-            self._mirrors, start, end, codec=None, limits=_LIMITS, timeout=None
-        )
-        await view.open()
-        self._view = view
-        changes = view.changes()
-        self._load(view.snapshot())
-        return changes
+    def members_changed(self) -> None:
+        """See :class:`coord.recipes.partitioner.view.Reader`."""
+        self._unsettle()
 
-    def _close_view(self) -> None:
-        view, self._view = self._view, None
-        if view is not None:
-            view.close()
-
-    def _load(self, snapshot: CacheSnapshot[bytes]) -> None:
-        """Take in all that a view shows."""
-        names, before = self._names, self._owners.copy()
-        members = {
-            names.member_of(pair.key): weight
-            for pair in snapshot.entries(names.members)
-            if (weight := weight_of(pair.value))
-        }
-        for pair in snapshot.entries(names.owners):
-            partition = names.partition_of(pair.key)
-            before.pop(partition, None)
-            self._note_owner(partition, pair, snapshot.as_of)
-        for partition in before:
-            self._note_owner(partition, None, snapshot.as_of)
-        if members != self._members:
-            self._members = members
-            self._unsettle()
-
-    async def _follow(self, changes: Changes[bytes]) -> None:
-        while True:
-            try:
-                async for batch in changes:
-                    self._take_in(batch)
-            except ClientClosed:
-                return
-            except CoordError as error:
-                # Too many keys, or no rights any more. What is owned stays so, by its session.
-                self._tell("the view", error)
-            self._close_view()
-            backoff = Backoff(self._home.env.rand, _RETRY_FIRST_S, _RETRY_MAX_S)
-            while self._view is None:
-                await backoff.pause()
-                with contextlib.suppress(CoordError):
-                    changes = await self._open_view()
-
-    def _take_in(self, batch: CacheBatch[bytes]) -> None:
-        names, changed = self._names, False
-        for change in batch.changes:
-            if change.key.startswith(names.owners):
-                self._note_owner(names.partition_of(change.key), change.new, batch.revision)
-            elif change.key.startswith(names.members):
-                changed |= self._note_member(names.member_of(change.key), change.new)
-        if changed:
-            self._unsettle()
-
-    def _note_member(self, ident: str, pair: Pair[bytes] | None) -> bool:
-        weight = 0 if pair is None else weight_of(pair.value)
-        if self._members.get(ident, 0) == weight:
-            return False
-        if weight:
-            self._members[ident] = weight
-        else:
-            del self._members[ident]
-        return True
-
-    def _note_owner(self, partition: str, pair: Pair[bytes] | None, revision: int) -> None:
-        """Take note of who the view says owns a partition, as of ``revision``."""
-        known = self._owners.get(partition, 0)
-        # An answer to a claim may have told of a later owner than the view has come to.
-        if known <= revision:
-            if pair is None:
-                self._owners.pop(partition, None)
-            else:
-                self._owners[partition] = pair.create_revision
+    def owner_changed(self, partition: str, token: int, revision: int) -> None:
+        """See :class:`coord.recipes.partitioner.view.Reader`."""
         own = self._board.owned.get(partition)
-        if own is not None and _is_gone(own, pair, revision):
+        if own is not None and is_over(own, token, revision):
             own.revoke()
         self._consider(partition)
+
+    def view_failed(self, error: CoordError) -> None:
+        """See :class:`coord.recipes.partitioner.view.Reader`."""
+        self._tell("the view", error)
 
     # -- what we should have ---------------------------------------------------------------------------------------
 
@@ -295,7 +217,7 @@ class Engine:
         self._home.background(self._take_aim(self._aim), name="partitioner-targets")
 
     async def _take_aim(self, aim: int) -> None:
-        found = await targets(self._home.core, self._partitions, dict(self._members))
+        found = await targets(self._home.core, self._partitions, self._view.members.copy())
         if aim == self._aim:
             self._retarget(frozenset([p for p, member in found.items() if member == self.id]))
 
@@ -322,7 +244,7 @@ class Engine:
         own, wanted = self._board.owned.get(partition), partition in self._targets
         if own is not None and not wanted:
             self._to_give[partition] = None
-        elif own is None and wanted and partition not in self._owners:
+        elif own is None and wanted and partition not in self._view.owners:
             self._to_take[partition] = None
         else:
             return
@@ -337,7 +259,9 @@ class Engine:
             own = self._board.owned[partition]
             if not self._start(self._giving, partition, self._give(own)):
                 return
-        while self._to_take and len(self._taking) < limit and session is not None:
+        if session is None or session.valid_for() <= 0:
+            return
+        while self._to_take and len(self._taking) < limit:
             partition = next(iter(self._to_take))
             del self._to_take[partition]
             if not self._start(self._taking, partition, self._take(session, partition)):
@@ -372,9 +296,7 @@ class Engine:
                 lambda: self._claim(session, partition),
                 clock=self._home.env.clock,
             )
-        except SessionError:
-            return
-        except ClientClosed:
+        except (SessionError, ClientClosed):
             return
         except CoordError as error:  # refused: no rights, no space
             self._tell(f"the claim of partition {partition!r}", error)
@@ -382,22 +304,17 @@ class Engine:
             return
         if own is None:
             return
-        self._owners[partition] = own.token
+        self._view.note_owner(partition, own.token)
         self._board.put(own)
         own.lost.watch(partial(self._gone, own))
-        view = self._view
-        if view is not None:
-            with contextlib.suppress(CoordError):  # who follows the view will tell
-                snapshot = view.snapshot()
-                if _is_gone(own, snapshot.entry(own.key), snapshot.as_of):
-                    own.revoke()
+        if self._view.shows_end(own):
+            own.revoke()
         if partition in self._targets and own.valid_for() > 0:
             self._callbacks.begin(own)
 
     async def _claim(self, session: Session, partition: str) -> Ownership | None:
         """Create the owner's key, or adopt what an unanswered claim of ours has made of it; None if it is another's."""
         key = self._names.owner(partition)
-        await settled(session, key)
         mine = nonce(self._home)
         entry = Entry(
             self._home,
@@ -415,10 +332,8 @@ class Engine:
         except BaseException:
             entry.give_up(None)
             raise
-        other = entry.other
-        if other is not None:
-            known = self._owners.get(partition, 0)
-            self._owners[partition] = max(known, other.create_revision)
+        if entry.other is not None:
+            self._view.note_owner(partition, entry.other.create_revision)
         return None
 
     async def _give(self, own: Ownership) -> None:
@@ -501,9 +416,7 @@ class Engine:
                     group.create_task(self._give(own))
             group.create_task(_ended([*self._giving.values(), *self._pausing.values()]))
         await self._end_own_session()
-        if self._follower is not None:
-            self._follower.cancel()
-        self._close_view()
+        self._view.close()
 
     async def _taken_back(self, session: Session, partition: str) -> None:
         """Wait until a claim that was given up is surely gone."""
@@ -518,11 +431,6 @@ class Engine:
     def discard(self) -> None:
         """Leave in the background: nobody is left to use it."""
         self._home.background(self.stop(), name="discard")
-
-
-def _is_gone(own: Ownership, pair: Pair[bytes] | None, revision: int) -> bool:
-    """Whether an ownership is over by what its key was as of ``revision``."""
-    return revision >= own.token and (pair is None or pair.create_revision != own.token)
 
 
 async def _left(presence: Presence) -> None:
