@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from coord import Job
+from coord import sync as sdk
 from tests.cli.tool import coord, started
 from tests.support.servers import ServerProcess
 
@@ -41,7 +43,16 @@ def test_jobs_from_a_shell(shared_coord_server: ServerProcess) -> None:
         1,
         "Error: cron night has a job report already: --replace\n",
     )
-    assert done(endpoint, *words, "--replace") == []
+    changed = (
+        "add",
+        "night",
+        "report",
+        "0 3 * * *",
+        "--tz=Europe/Rome",
+        "--payload=all",
+        "--replace",
+    )
+    assert done(endpoint, *changed, "--misfire=all", "--limit=3", "--timeout=5m") == []
     (line,) = done(endpoint, "list", "night")
     assert re.fullmatch(rf"report '0 3 \* \* \*' Europe/Rome {TIME}", line)
     done(endpoint, "pause", "night", "report")
@@ -49,6 +60,7 @@ def test_jobs_from_a_shell(shared_coord_server: ServerProcess) -> None:
     assert done(endpoint, "night", "list") == ["report '0 3 * * *' Europe/Rome paused"]
     (shown,) = [json.loads(line) for line in done(endpoint, "list", "night", "-w", "json")]
     assert (shown["job"]["name"], shown["job"]["payload"]) == ("report", "all")
+    assert (shown["job"]["misfire_limit"], shown["job"]["timeout"]) == (3, 300.0)
     assert (shown["job"]["paused"], shown["next_tick"], shown["running"]) == (True, None, [])
     done(endpoint, "resume", "night", "report")
     done(endpoint, "remove", "night", "report")
@@ -59,13 +71,18 @@ def test_jobs_from_a_shell(shared_coord_server: ServerProcess) -> None:
     assert bad.stderr.startswith("Error: schedule '@never': ")
 
 
-@pytest.mark.parametrize("ownership", ["--elected", "--ttl=10"])
-def test_a_command_for_each_tick(shared_coord_server: ServerProcess, ownership: str) -> None:
-    endpoint, name = shared_coord_server.endpoint, f"serve{ownership}"
-    for job, payload in (("good", "all"), ("bad", "")):
-        done(endpoint, "add", name, job, "@yearly", f"--payload={payload}")
-    program = SHOW + "; sys.exit(os.environ['COORD_CRON_JOB'] == 'bad')"
-    with started(endpoint, "cron", "serve", name, ownership, *python(program)) as serving:
+def test_a_command_for_each_tick(shared_coord_server: ServerProcess) -> None:
+    """Its payload and its environment, its exit code, and its end by a signal."""
+    endpoint, name = shared_coord_server.endpoint, "serve"
+    program = SHOW + (
+        "; job = os.environ['COORD_CRON_JOB']; import signal; job == 'long' and signal.pause()"
+        "; sys.exit(job == 'bad')"
+    )
+    words = ("cron", "serve", name, "--grace=100ms", *python(program))
+    with sdk.connect(endpoint) as client, started(endpoint, *words) as serving:
+        cron = client.cron(name)
+        for job, payload in (("good", "all"), ("bad", None), ("long", {"a": 1})):
+            cron.add(Job(name=job, schedule="@yearly", payload=payload))
         (asked,) = done(endpoint, "run-now", name, "good")
         given, told = json.loads(serving.line())
         assert given == "all"
@@ -75,34 +92,20 @@ def test_a_command_for_each_tick(shared_coord_server: ServerProcess, ownership: 
             "COORD_CRON_TICK": asked,
             "COORD_CRON_ATTEMPT": "1",
         }
-        done(endpoint, "run-now", name, "bad")
-        assert json.loads(serving.line())[0] == ""
-        while not any(" failed " in line for line in done(endpoint, "history", name, "bad")):
-            pass
+        for job, read in (("bad", ""), ("long", '{"a": 1}')):
+            cron.run_now(job)
+            assert json.loads(serving.line())[0] == read
+        (_, line, _) = done(endpoint, "list", name)
+        assert re.fullmatch(rf"good @yearly UTC {TIME}", line.replace("'", ""))
+        assert cron.history("long")[0].outcome == "running"
         serving.send(signal.SIGTERM)
         assert serving.end()[0] == 0
+        (record,) = cron.history("long")
+        assert (record.outcome, record.error) == ("lost", "its scheduler was stopped")
     (line,) = done(endpoint, "history", name, "good")
     assert re.fullmatch(rf"{re.escape(asked)} done 1 \d+", line)
     (line,) = done(endpoint, "history", name, "bad")
     assert line.endswith(" 'CommandFailed: exit code 1'")
-    (record,) = [json.loads(line) for line in done(endpoint, "history", name, "bad", "-w", "json")]
-    assert (record["outcome"], record["attempt"]) == ("failed", 1)
-
-
-def test_a_signal_ends_what_runs(shared_coord_server: ServerProcess) -> None:
-    endpoint = shared_coord_server.endpoint
-    done(endpoint, "add", "stop", "j", "@yearly")
-    program = "import signal; print('running', flush=True); signal.pause()"
-    words = ("cron", "serve", "stop", "--elected", "--grace=100ms", *python(program))
-    with started(endpoint, *words) as serving:
-        done(endpoint, "run-now", "stop", "j")
-        assert serving.line() == "running"
-        (line,) = done(endpoint, "list", "stop")
-        assert re.search(rf" running {TIME}$", line)
-        serving.send(signal.SIGTERM)
-        assert serving.end()[0] == 0
-    (line,) = done(endpoint, "history", "stop", "j")
-    assert re.search(r" lost 1 \d+ 'its scheduler was stopped'$", line)
 
 
 def test_serve_needs_a_command(shared_coord_server: ServerProcess) -> None:

@@ -144,6 +144,31 @@ def test_any_one_answer_may_be_lost(
     assert late if fault in (Fault.LATE, Fault.TWICE) else not late
 
 
+@pytest.mark.parametrize("fault", [Fault.LOSE_REQUEST, Fault.LOSE_REPLY])
+def test_an_attempt_whose_failure_is_answered_by_nothing(fault: Fault) -> None:
+    """It is put back once, and the next attempt comes after its pause."""
+
+    async def main(world: World) -> None:
+        client, other = await world.client(), await world.client()
+        cron, faulty = client.cron("c", ownership="elected"), make_faulty(client)
+        attempts: list[int] = []
+
+        async def handler(tick: coord.Tick) -> None:
+            attempts.append(tick.attempt)
+            if tick.attempt == 1:
+                faulty.plan.append(fault)
+                raise RuntimeError("not yet")
+
+        await cron.add(Job(name="j", schedule=TEN, policy="at_least_once"))
+        async with judged(other, "c") as model, running(cron, grace=30):
+            cron.handler("j")(handler)
+            await asyncio.sleep(15)
+        assert attempts == [1, 2]
+        assert list(model.results.values()) == ["done"]
+
+    in_world(main)
+
+
 def test_a_late_start_begins_nothing_after_its_session() -> None:
     """The request that begins a tick arrives after its scheduler has stopped, and another has dealt with the tick."""
 
