@@ -30,9 +30,16 @@ class WallClock(VirtualClock):
         super().__init__(loop)
         self.ahead = ahead
         self._begun = loop.time()
+        self._frozen: float | None = None
+
+    def freeze_at(self, seconds: float) -> None:
+        """Show this time from now on."""
+        self._frozen = seconds
 
     @override
     def wall(self) -> float:
+        if self._frozen is not None:
+            return BEGIN.timestamp() + self._frozen
         return BEGIN.timestamp() + self.mono() - self._begun + self.ahead
 
 

@@ -151,10 +151,10 @@ def test_an_attempt_whose_failure_is_answered_by_nothing(fault: Fault) -> None:
     async def main(world: World) -> None:
         client, other = await world.client(), await world.client()
         cron, faulty = client.cron("c", ownership="elected"), make_faulty(client)
-        attempts: list[int] = []
+        ticks: list[coord.Tick] = []
 
         async def handler(tick: coord.Tick) -> None:
-            attempts.append(tick.attempt)
+            ticks.append(tick)
             if tick.attempt == 1:
                 faulty.plan.append(fault)
                 raise RuntimeError("not yet")
@@ -163,7 +163,8 @@ def test_an_attempt_whose_failure_is_answered_by_nothing(fault: Fault) -> None:
         async with judged(other, "c") as model, running(cron, grace=30):
             cron.handler("j")(handler)
             await asyncio.sleep(15)
-        assert attempts == [1, 2]
+        assert [tick.attempt for tick in ticks] == [1, 2]
+        assert not any(tick.lost.is_set() for tick in ticks)
         assert list(model.results.values()) == ["done"]
 
     in_world(main)

@@ -81,6 +81,13 @@ def test_once_a_day_is_once_on_every_day(tz: str) -> None:
         assert all(b - a == timedelta(days=1) for a, b in itertools.pairwise(days))
 
 
+def test_the_last_tick_in_a_repeated_hour() -> None:
+    """At 02:20 the second time, the last tick was that of 02:55 the first time."""
+    schedule = parse_schedule("*/5 * * * *", "Europe/Rome")
+    assert schedule.until(utc(2026, 10, 25, 1, 20)) == utc(2026, 10, 25, 0, 55)
+    assert schedule.after(utc(2026, 10, 25, 1, 20)) == utc(2026, 10, 25, 2)
+
+
 def test_a_day_that_was_left_out() -> None:
     """Samoa has had no 30 December 2011: its noon was the first instant of the 31st."""
     schedule = parse_schedule("0 12 30 12 *", "Pacific/Apia")

@@ -187,6 +187,21 @@ def test_a_paused_job_catches_up_on_nothing() -> None:
     in_world(main)
 
 
+def test_what_was_asked_for_in_a_whole_second_is_no_tick() -> None:
+    async def main(world: World) -> None:
+        client = await world.client()
+        world.clocks[0].freeze_at(10 * UNIT)
+        cron = client.cron("c", ttl=300)
+        await cron.add(Job(name="j", schedule=TEN))
+        asked = [await cron.run_now("j"), await cron.run_now("j")]
+        assert [(each - BEGIN) / timedelta(milliseconds=1) for each in asked] == [
+            10_000 * UNIT + 1,
+            10_000 * UNIT + 2,
+        ]
+
+    in_world(main)
+
+
 # -- overlap, timeouts and retries -----------------------------------------------------------------------------------------
 
 
