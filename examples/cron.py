@@ -15,15 +15,14 @@ async def main() -> None:
             if len(ran) == 2:
                 enough.set()
 
-        schedulers = []
-        for _ in range(2):
-            cron = client.cron("examples/cron")
+        crons = [client.cron("examples/cron") for _ in range(2)]
+        for cron in crons:  # in a fleet each of them is another process
             cron.job("sweep", schedule="@every 1s")(sweep)
-            schedulers.append(asyncio.create_task(cron.run()))
-        await enough.wait()
-        for scheduler in schedulers:
-            scheduler.cancel()
-        await asyncio.wait(schedulers)
+        async with asyncio.TaskGroup() as group:
+            schedulers = [group.create_task(cron.run()) for cron in crons]
+            await enough.wait()
+            for scheduler in schedulers:
+                scheduler.cancel()
 
         ticks, tokens = zip(*ran, strict=True)
         print("each tick once:", len(set(ticks)) == len(ticks))

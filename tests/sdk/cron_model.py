@@ -29,7 +29,7 @@ class Model:
         gone = event.type is coord.EventType.DELETE
         if part not in ("jobs", "state", "ticks"):
             return  # of those who decide which scheduler sees to which jobs
-        said = {} if gone else json.loads(event.kv.value)
+        said: dict[str, Any] = {} if gone else json.loads(event.kv.value)
         if part == "jobs":
             self.jobs[path] = said or self.jobs[path]
         elif part == "state":

@@ -73,7 +73,7 @@ def test_the_owner_dies_at_each_of_its_transactions(
     policy: Literal["at_most_once", "at_least_once"], *, arrives: bool
 ) -> None:
     """It is cut off from the store for good, and another takes over: nothing twice, and nothing for ever."""
-    deaths = []
+    deaths: list[bool] = []
 
     async def main(world: World, number: int) -> None:
         faults = Dying(number, arrives=arrives)

@@ -45,7 +45,7 @@ def step(
     """Decide about a job that is due every ten minutes since the beginning."""
     asked = given.pop("asked", ())
     since = given.pop("since", BEGIN)
-    job = Job(**{"name": "j", "schedule": "@every 10m", **given})
+    job = replace(Job(name="j", schedule="@every 10m"), **given)
     doc = JobDoc(job=job, since=since, asked=asked)
     schedule = parse_schedule(job.schedule, job.tz)
     return decide(doc, schedule, state or State(), alive or set(), at(minutes).timestamp())
@@ -143,7 +143,7 @@ def test_a_tick_whose_jitter_has_not_passed_is_not_caught_up_on() -> None:
 @settings(max_examples=200, deadline=None)
 def test_every_tick_is_dealt_with_once(moments: list[int], misfire: str, limit: int) -> None:
     """Clocks that jump about: each tick up to the latest is begun, or left out and told so, and never both."""
-    state, begun, told, highest = State(), [], set[int](), 0
+    state, begun, told, highest = State(), list[int](), set[int](), 0
     for minutes in moments:
         highest = max(highest, minutes)
         caught_up = 0
@@ -251,4 +251,4 @@ def test_what_others_have_written_is_no_job(value: bytes) -> None:
 )
 def test_a_job_that_is_none(wrong: dict[str, Any]) -> None:
     with pytest.raises(coord.InvalidArgument):
-        Job(**{"name": "j", "schedule": "@hourly", **wrong}).check()
+        replace(Job(name="j", schedule="@hourly"), **wrong).check()

@@ -72,7 +72,8 @@ def test_three_clocks_that_differ_by_a_minute(ownership: Literal["partitioned", 
     """The schedulers come and go, so that each sees to the jobs for a while: each tick begins once."""
 
     async def main(world: World) -> None:
-        crons, log = [], Log(world, 1.0)
+        log = Log(world, 1.0)
+        crons: list[coord.Cron] = []
         for ahead in (-30.0, 30.0, 0.0):
             client = await world.client(ahead)
             crons.append(client.cron("c", ownership=ownership, ttl=300))
