@@ -112,6 +112,48 @@ def test_the_owner_dies_at_each_of_its_transactions(
     assert all(deaths)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_scheduler_is_cancelled_at_each_of_its_transactions(
+    policy: Literal["at_most_once", "at_least_once"],
+) -> None:
+    """With no grace at all: nothing of it runs afterwards, and the other one goes on at once."""
+    cancelled: list[bool] = []
+
+    async def main(world: World, number: int) -> None:
+        client, other = await world.client(), await world.client()
+        handler = Handler()
+        one, two = (c.cron("c", ownership="elected", ttl=300) for c in (client, other))
+        await two.add(Job(name="j", schedule=TEN, policy=policy, misfire="all", retries=9))
+        one.handler("j")(handler)
+        two.handler("j")(handler)
+        faulty = make_faulty(client)
+
+        def count(path: str) -> None:
+            if faulty.paths.count(TXN) > number and path == TXN:
+                first.cancel()
+
+        async with judged(other, "c") as model:
+            first = asyncio.ensure_future(one.run(grace=0))
+            faulty.on_call = count
+            await asyncio.wait([first], timeout=40)
+            cancelled.append(first.done())
+            begun = len(handler.begun)
+            async with running(two, grace=30):
+                await asyncio.sleep(25)
+        assert handler.begun[:begun] == sorted(handler.begun[:begun])
+        assert len(model.results) >= 2
+        idents = [ident for ident, _, _ in handler.begun]
+        if policy == "at_most_once":
+            assert idents == sorted(set(idents))
+        else:
+            assert set(handler.done) == set(idents)
+            assert set(model.results.values()) == {"done"}
+
+    for number in range(8):
+        in_world(lambda world, number=number: main(world, number))  # type: ignore[misc]
+    assert all(cancelled)
+
+
 # -- any one answer may be lost --------------------------------------------------------------------------------------------
 
 
