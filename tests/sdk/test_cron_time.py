@@ -1,6 +1,6 @@
 """Schedulers in virtual time: clocks that differ, ticks that were missed, retries, timeouts, changes, and many jobs.
 
-``COORD_CRON_JOBS`` (default 300) is the number of jobs that are dealt out anew; 10000 takes about two minutes.
+``COORD_CRON_JOBS`` (default 300) is the number of jobs that are dealt out anew; 10000 takes minutes.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class Engine:
         self._numbers = count()
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[object]] = []
-        self._over: asyncio.Future[CoordError] | None = None
+        self._over: asyncio.Future[Exception] | None = None
         self._told: set[str] = set()
         self._forget: Callable[[], None] | None = None
 
@@ -132,7 +132,7 @@ class Engine:
         async def watched() -> None:
             try:
                 await work
-            except CoordError as error:
+            except Exception as error:  # noqa: BLE001 - whoever waits in run() must hear of it
                 self.fail(error)
 
         task = self._home.background(watched(), name=name)
@@ -146,7 +146,7 @@ class Engine:
         if self._over is not None:
             raise await asyncio.shield(self._over)
 
-    def fail(self, error: CoordError) -> None:
+    def fail(self, error: Exception) -> None:
         """End with ``error``."""
         if self._over is not None and not self._over.done():
             self._over.set_result(error)
@@ -329,6 +329,8 @@ class Engine:
                     again = await self._turn(work)
                 if not again and not work.is_dirty:
                     return
+        except Exception as error:  # noqa: BLE001 - as above: a job that is never looked at again would be silent
+            self.fail(error)
         finally:
             work.acting = None
             self._tidy(work)
@@ -398,7 +400,7 @@ class Engine:
         async def performed() -> None:
             try:
                 await run.perform()
-            except CoordError as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self.fail(error)
             finally:
                 work.runs.pop(run.ident, None)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Policy = Literal["at_most_once", "at_least_once"]
 Misfire = Literal["skip", "once", "all"]
-Outcome = Literal["running", "done", "failed", "timeout", "lost", "missed", "stopped"]
+Outcome = Literal["running", "done", "failed", "timeout", "lost", "missed"]
 
 _LONGEST_JITTER_S = 3600.0
 _MOST_CAUGHT_UP = 1000
