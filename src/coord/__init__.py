@@ -99,6 +99,18 @@ if TYPE_CHECKING:
     from coord.recipes.barrier import Barrier, BarrierHeld, BarrierLost, BarrierTimeout, Gate
     from coord.recipes.config import Config, ConfigInvalid, ConfigState, ConfigUnavailable
     from coord.recipes.counter import Counter, IdAllocator, NotANumber, Overflow, ShardedCounter
+    from coord.recipes.cron import (
+        BadSchedule,
+        Cron,
+        CronWarning,
+        Job,
+        JobExists,
+        JobStatus,
+        Tick,
+        TickLost,
+        TickRecord,
+        UnknownJob,
+    )
     from coord.recipes.double_barrier import BarrierFull, DoubleBarrier, Joined
     from coord.recipes.latch import CountdownLatch, LatchMismatch, LatchPending, LatchTimeout
     from coord.recipes.membership import (
@@ -241,6 +253,7 @@ __all__ = [
     "AuthStatus",
     "Backoff",
     "BadPriority",
+    "BadSchedule",
     "Barrier",
     "BarrierFull",
     "BarrierHeld",
@@ -278,6 +291,8 @@ __all__ = [
     "CoordWarning",
     "CountdownLatch",
     "Counter",
+    "Cron",
+    "CronWarning",
     "CursorBusy",
     "DeadLetter",
     "DeadlockDetected",
@@ -308,6 +323,9 @@ __all__ = [
     "IdAllocator",
     "Instance",
     "InvalidArgument",
+    "Job",
+    "JobExists",
+    "JobStatus",
     "Joined",
     "KeyCountWarning",
     "KeyNotFound",
@@ -415,6 +433,9 @@ __all__ = [
     "Strategy",
     "Subscription",
     "Term",
+    "Tick",
+    "TickLost",
+    "TickRecord",
     "TlsConfig",
     "TooLarge",
     "TooManyNames",
@@ -430,6 +451,7 @@ __all__ = [
     "TypedWatchBatch",
     "TypedWatchEvent",
     "Unavailable",
+    "UnknownJob",
     "UpdateConflict",
     "UpgradeRefused",
     "UserExists",

@@ -131,6 +131,18 @@ HOMES: dict[str, tuple[str, ...]] = {
         "Overflow",
         "ShardedCounter",
     ),
+    "coord.recipes.cron": (
+        "BadSchedule",
+        "Cron",
+        "CronWarning",
+        "Job",
+        "JobExists",
+        "JobStatus",
+        "Tick",
+        "TickLost",
+        "TickRecord",
+        "UnknownJob",
+    ),
     "coord.recipes.double_barrier": (
         "BarrierFull",
         "DoubleBarrier",

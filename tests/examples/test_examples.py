@@ -38,6 +38,7 @@ PRINTS = {
         "all are here",
         "missing again: 3",
     ],
+    "examples/cron.py": ["each tick once: True", "tokens rise: True", "outcome: done"],
     "examples/election.py": [
         "leader: host-a:8080 True",
         "leader: host-a:9090",

@@ -56,6 +56,7 @@ RECIPES = [
     "barrier",
     "config",
     "counter",
+    "cron",
     "deadlock",
     "double_barrier",
     "election_run",

@@ -47,6 +47,8 @@ INTERNAL = {
     "StmTxn.read_keys",
     "StmTxn.writes",
     "Subscription.save",
+    "Tick.end",
+    "Tick.revoke",
     "Term.revoked",
     "Typed.updating",
     "_Side.acquire_for",

@@ -206,6 +206,18 @@ GROUPS = (
         ),
     ),
     Group(
+        slug="cron",
+        title="Scheduled jobs",
+        about="Jobs that start once per tick in the whole fleet.",
+        names=(
+            "coord.Cron",
+            "coord.Job",
+            "coord.Tick",
+            "coord.JobStatus",
+            "coord.TickRecord",
+        ),
+    ),
+    Group(
         slug="services",
         title="Services and groups",
         about="Who is there, and whom to call.",
@@ -361,6 +373,8 @@ HIDDEN = frozenset(
         "StmTxn.read_keys",
         "StmTxn.writes",
         "Subscription.save",
+        "Tick.end",
+        "Tick.revoke",
         "Term.revoked",
         "Typed.updating",
         "_Side.acquire_for",

@@ -15,6 +15,7 @@ Values of keys never appear; names only in spans, cut to a bounded length, never
 from coord._telemetry.calls import note_retry, observed_call
 from coord._telemetry.names import (
     BARRIER,
+    CRON,
     DOUBLE_BARRIER,
     ELECTION,
     LATCH,
@@ -57,6 +58,7 @@ from coord._telemetry.watches import watch_span
 
 __all__ = [
     "BARRIER",
+    "CRON",
     "DOUBLE_BARRIER",
     "ELECTION",
     "LATCH",

@@ -110,6 +110,7 @@ QUEUES = Recipe(name="queue", wait="coord.queue.get", attempt="coord.queue.try_g
 WORK_QUEUE = Recipe(
     name="work_queue", wait="coord.work_queue.receive", hold="coord.work_queue.handle"
 )
+CRON = Recipe(name="cron", wait="coord.cron.start", hold="coord.cron.run")
 REGISTRY = Recipe(name="registry", wait="coord.registry.register")
 MEMBERSHIP = Recipe(name="membership", wait="coord.membership.join")
 PARTITIONER = Recipe(
@@ -154,6 +155,8 @@ SPANS: dict[str, tuple[str, ...]] = {
     QUEUES.attempt: (NAME, OUTCOME, ERROR_TYPE),
     WORK_QUEUE.wait: (NAME, OUTCOME, TOKEN, ERROR_TYPE),
     WORK_QUEUE.hold: _HOLD,
+    CRON.wait: (NAME, OUTCOME, TOKEN, ERROR_TYPE),
+    CRON.hold: _HOLD,
     REGISTRY.wait: (NAME, OUTCOME, ERROR_TYPE),
     MEMBERSHIP.wait: (NAME, OUTCOME, ERROR_TYPE),
     PARTITIONER.wait: (NAME, OUTCOME, ERROR_TYPE),

@@ -60,6 +60,7 @@ _COMMANDS = {
     "config": _Entry("cells", "config", "Show, publish and roll back configuration."),
     "topic": _Entry("topics", "topic", "Publish messages, and show them."),
     "queue": _Entry("queues", "queue", "Put and take items, work on jobs."),
+    "cron": _Entry("cron", "cron", "Schedule jobs, and run a command for each tick."),
     "register": _Entry(
         "discovery", "register", "List an instance of a service while a command runs."
     ),

@@ -14,6 +14,7 @@ from coord.client.cells import CellCalls
 from coord.client.cluster import ClusterCalls
 from coord.client.endpoints import EndpointCalls
 from coord.client.gates import GateCalls
+from coord.client.jobs import JobCalls
 from coord.client.keys import KeyCalls
 from coord.client.leases import LeaseCalls
 from coord.client.live import LiveCalls
@@ -50,6 +51,7 @@ class Client(
     CellCalls,
     LiveCalls,
     QueueCalls,
+    JobCalls,
     RegistryCalls,
 ):
     """A client of one store. Made by :func:`connect`; usable from any thread and any number of event loops at once.

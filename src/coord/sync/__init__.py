@@ -27,6 +27,7 @@ from coord.sync.cache import Cache, NodeCache
 from coord.sync.cells import AtomicValue, Counter, IdAllocator, ShardedCounter
 from coord.sync.client import Client, connect
 from coord.sync.config import Config
+from coord.sync.cron import Cron, Tick
 from coord.sync.election import Election, Term
 from coord.sync.gates import Barrier, CountdownLatch, DoubleBarrier, Gate, Joined
 from coord.sync.grants import Grant, Hold
@@ -67,6 +68,7 @@ __all__ = [
     "Config",
     "CountdownLatch",
     "Counter",
+    "Cron",
     "DelayQueue",
     "DoubleBarrier",
     "Election",
@@ -105,6 +107,7 @@ __all__ = [
     "StmTxn",
     "Subscription",
     "Term",
+    "Tick",
     "Topic",
     "Txn",
     "Typed",

@@ -18,6 +18,7 @@ from coord.sync._cells import CellCalls
 from coord.sync._cluster import ClusterCalls
 from coord.sync._endpoints import EndpointCalls
 from coord.sync._gates import GateCalls
+from coord.sync._jobs import JobCalls
 from coord.sync._keys import KeyCalls
 from coord.sync._leases import LeaseCalls
 from coord.sync._live import LiveCalls
@@ -111,6 +112,7 @@ class Client(
     CellCalls,
     LiveCalls,
     QueueCalls,
+    JobCalls,
     RegistryCalls,
 ):
     """A client of one store; see :class:`coord.Client`. Made by :func:`connect`; for any number of threads at once.
