@@ -340,6 +340,10 @@ class Store:
         assert pair is not None
         return pair
 
+    def values(self, prefix: bytes) -> list[bytes]:
+        """Return the values below a prefix."""
+        return [self.pair(key).value for key in self.keys(prefix)]
+
     def lease_of(self, key: bytes) -> int:
         """Return the lease that a key hangs on, 0 for none."""
         found = self._keys.find(key)
