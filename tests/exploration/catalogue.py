@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.exploration.process import Scenario
 from tests.exploration.recipes.cells import AtomicScenario, CounterScenario, StmScenario
 from tests.exploration.recipes.election import ElectionRunScenario, ElectionScenario
 from tests.exploration.recipes.gates import (
@@ -32,7 +33,6 @@ from tests.exploration.recipes.views import (
     RateLimiterScenario,
     TopicScenario,
 )
-from tests.exploration.world import Scenario
 
 _ALL: tuple[type[Scenario], ...] = (
     SessionScenario,

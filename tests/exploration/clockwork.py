@@ -11,10 +11,9 @@ import asyncio
 import heapq
 import random
 from collections import deque
-from contextvars import Context, ContextVar
-from typing import Any, TypeVar
-
 from collections.abc import Callable
+from contextvars import Context, ContextVar
+from typing import Any, TypeVar, cast
 
 from typing_extensions import override
 
@@ -44,6 +43,7 @@ class Clockwork(asyncio.BaseEventLoop):
         self.steps = 0
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._made = 0
+        self._ready: deque[asyncio.Handle]  # of BaseEventLoop
         self._shuffle = rand.shuffle
         self._stopped: dict[int, deque[asyncio.Handle]] = {}
 
@@ -52,7 +52,7 @@ class Clockwork(asyncio.BaseEventLoop):
         return self.now
 
     @override
-    def call_at(
+    def call_at(  # type: ignore[override] # any arguments will do
         self,
         when: float,
         callback: Callable[..., object],
@@ -66,7 +66,7 @@ class Clockwork(asyncio.BaseEventLoop):
         return timer
 
     @override
-    def call_later(
+    def call_later(  # type: ignore[override] # as above
         self,
         delay: float,
         callback: Callable[..., object],
@@ -123,7 +123,7 @@ class Clockwork(asyncio.BaseEventLoop):
             if handle._cancelled:
                 continue
             if stopped:
-                process = handle._context.get(PROCESS)
+                process = cast("Any", handle)._context.get(PROCESS)
                 if process in stopped:
                     stopped[process].append(handle)
                     continue
@@ -169,6 +169,6 @@ class SeededRand:
 class Here:
     """Runs at once (see :class:`coord.runtime.Offload`)."""
 
-    async def run(self, fn: Callable[..., T], *args: Any) -> T:
+    async def run(self, fn: Callable[..., T], *args: object) -> T:
         """Call ``fn``."""
         return fn(*args)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coord.rpc.status import RpcError, StatusCode
@@ -289,7 +290,7 @@ class Store:
         if not heap or heap[0][0] > self._loop.now:
             return
         for lease_id in self.lessor.expired(self._loop.now, _LEASES_PER_TICK):
-            self._as(EXPIRY, lambda lease_id=lease_id: self._revoke(lease_id))
+            self._as(EXPIRY, partial(self._revoke, lease_id))
             self._on_expired(lease_id)
 
     def revoke(self, lease_id: int) -> None:

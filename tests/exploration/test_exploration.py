@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 
 import pytest
+from typing_extensions import override
 
 from tests.exploration.catalogue import RECIPES
 from tests.exploration.explorer import explore, fingerprint, run_one, shrink
 from tests.exploration.faults import Fault
-from tests.exploration.world import Process, Scenario, Violation, World
+from tests.exploration.process import Process, Scenario, Violation
+from tests.exploration.world import World
 
 SCHEDULES = int(os.environ.get("COORD_EXPLORE_SCHEDULES", "30"))
 
@@ -41,14 +43,17 @@ class _Broken(Scenario):
 
     name = "broken"
 
+    @override
     async def body(self, process: Process, task: int) -> None:
         for number in range(20):
             await process.think(0.3)
             await process.call("put", process.client.put(f"x{task}", str(number)))
 
+    @override
     def stays(self, key: bytes) -> bool:
         return True
 
+    @override
     def judge(self, changes: object) -> None:
         if any(taken.fault is Fault.PAUSE for taken in self.world.plan.taken):
             raise Violation("broken", "for the test")
@@ -71,8 +76,9 @@ class _Leaking(Scenario):
     """Leaves an entry behind."""
 
     name = "leaking"
-    bodies = (0,)
+    bodies: tuple[int, ...] = (0,)
 
+    @override
     async def body(self, process: Process, task: int) -> None:
         session = await process.session()
         if session is not None:
@@ -83,8 +89,9 @@ class _Waiting(Scenario):
     """Waits for something that does not come."""
 
     name = "waiting"
-    bodies = (0,)
+    bodies: tuple[int, ...] = (0,)
 
+    @override
     async def body(self, process: Process, task: int) -> None:
         await World.until_calm(self.world, 1000)
 

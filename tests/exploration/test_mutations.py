@@ -130,7 +130,12 @@ def no_limit_compare(patch: pytest.MonkeyPatch) -> None:
 
 def no_place_in_round(patch: pytest.MonkeyPatch) -> None:
     """A party of a double barrier does not look whether it is one of the first."""
-    patch.setattr(_View, "ahead_of", lambda *_: 1)
+
+    def second(self: _View, token: int) -> int:
+        del self, token
+        return 1
+
+    patch.setattr(_View, "ahead_of", second)
 
 
 def no_readers(patch: pytest.MonkeyPatch) -> None:

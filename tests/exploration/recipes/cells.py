@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import coord
 from typing_extensions import override
 
+import coord
+from tests.exploration.process import Process, Scenario, Violation
 from tests.exploration.store import Change
-from tests.exploration.world import Process, Scenario, Violation, World
+from tests.exploration.world import World
 
 
 class _CellScenario(Scenario):
-    bodies = (0, 1, 2, 0, 1)
+    bodies: tuple[int, ...] = (0, 1, 2, 0, 1)
     prefix = b"c"
     leaves_keys = True
 
@@ -26,9 +27,9 @@ class _CellScenario(Scenario):
             outcome = await self.change(process, f"{task}.{number}")
             if isinstance(outcome, int):
                 self.sure.append(outcome)
-            elif not isinstance(outcome, (coord.CoordTimeout, coord.Unavailable)):
-                self.unsure += 1
-            elif isinstance(outcome, coord.AmbiguousResult):
+            elif not isinstance(outcome, (coord.CoordTimeout, coord.Unavailable)) or isinstance(
+                outcome, coord.AmbiguousResult
+            ):
                 self.unsure += 1
 
     async def change(self, process: Process, mark: str) -> object:
@@ -128,7 +129,7 @@ class StmScenario(_CellScenario):
             else:
                 accounts[change.key] = int(change.value or b"0")
             ends = place + 1 == len(changes) or changes[place + 1].revision != change.revision
-            if ends and sum(accounts.values()):
+            if ends and sum(accounts.values()) != 0:
                 raise Violation("sum", f"{accounts} at {change.revision}")
         if len(set(self.sure)) != len(self.sure):
             raise Violation("results", f"{sorted(self.sure)}")

@@ -10,8 +10,9 @@ import coord
 from coord import op
 from coord.recipes.queues.handing import HandOff
 from tests.exploration.events import events_of
+from tests.exploration.process import Process, Scenario, Violation
 from tests.exploration.store import Change
-from tests.exploration.world import Process, Scenario, Violation, World
+from tests.exploration.world import World
 from tests.sdk.queue_models import HandOffModel, WorkModel
 
 _TIMEOUTS = (0.0, 0.003, 0.2, 1.5, None)
@@ -21,7 +22,7 @@ class QueueScenario(Scenario):
     """Two who put and two who take; at the end somebody takes what is left."""
 
     name = "queue"
-    bodies = (0, 1, 2, 0, 1, 2)
+    bodies: tuple[int, ...] = (0, 1, 2, 0, 1, 2)
     prefix = b"q/"
     by_key = False
     in_order = True
@@ -170,7 +171,7 @@ class WorkQueueScenario(Scenario):
     """Jobs whose effects are written with the acknowledgement, done until none is left."""
 
     name = "work-queue"
-    bodies = (0, 1, 2, 1, 2)
+    bodies: tuple[int, ...] = (0, 1, 2, 1, 2)
     prefix = b"w/"
     leaves_keys = True
     keeps_watching = True
@@ -210,9 +211,12 @@ class WorkQueueScenario(Scenario):
             if isinstance(got, list):
                 for item in got:
                     await self._do(process, item)
-            elif self.world.calm.is_set() and not self.world.store.keys(b"w/items/"):
-                if self.world.loop.now > self.world.calm_at + 2.0:
-                    return
+            elif (
+                self.world.calm.is_set()
+                and self.world.loop.now > self.world.calm_at + 2.0
+                and not self.world.store.keys(b"w/items/")
+            ):
+                return
 
     async def _do(self, process: Process, item: coord.WorkItem) -> None:
         await process.think(0.3)
@@ -226,7 +230,7 @@ class WorkQueueScenario(Scenario):
 
     @override
     def deletable(self) -> list[bytes]:
-        return [key for key in self.world.store.keys(b"w/claims/")]
+        return self.world.store.keys(b"w/claims/")
 
     @override
     def judge(self, changes: list[Change]) -> None:

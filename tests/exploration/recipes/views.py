@@ -8,8 +8,10 @@ import contextlib
 from typing_extensions import override
 
 import coord
+from coord.recipes.rate_limiter import Meter
+from tests.exploration.process import Process, Scenario, Violation
 from tests.exploration.store import Change
-from tests.exploration.world import Process, Scenario, Violation, World
+from tests.exploration.world import World
 
 State = dict[bytes, bytes]
 
@@ -41,7 +43,7 @@ class CacheScenario(Scenario):
     """Writers, and readers who follow every batch; after a sync a cache is what the store is."""
 
     name = "cache"
-    bodies = (0, 1, 2, 0, 1)
+    bodies: tuple[int, ...] = (0, 1, 2, 0, 1)
     prefix = b"v/"
     leaves_keys = True
     _readers = (1, 2)
@@ -124,7 +126,7 @@ class ConfigScenario(Scenario):
     """Numbers are published, some of them not valid; every reader sees them in order and ends with the last."""
 
     name = "config"
-    bodies = (0, 1, 2, 0)
+    bodies: tuple[int, ...] = (0, 1, 2, 0)
     prefix = b"cfg"
     leaves_keys = True
     _readers = (1, 2)
@@ -172,7 +174,7 @@ class ConfigScenario(Scenario):
 
         async def follow() -> None:
             async for state in changes:
-                seen.append((state.revision, state.value))
+                seen.append((state.revision, state.value))  # noqa: PERF401 - for ever
 
         reading = asyncio.ensure_future(follow())
         await self.world.until_calm(1.0)
@@ -210,7 +212,7 @@ class TopicScenario(Scenario):
     """Messages reach every subscriber in one order; a durable one goes on where it was, and loses none."""
 
     name = "topic"
-    bodies = (0, 1, 2, 0, 1)
+    bodies: tuple[int, ...] = (0, 1, 2, 0, 1)
     prefix = b"t/"
     leaves_keys = True
     _readers = (1, 2, 4)
@@ -322,7 +324,7 @@ class RateLimiterScenario(Scenario):
     """Permits of a strict limiter, by clocks that are off; the key says how many were given and until when."""
 
     name = "rate-limiter"
-    bodies = (0, 1, 2, 0, 1)
+    bodies: tuple[int, ...] = (0, 1, 2, 0, 1)
     prefix = b"r"
     leaves_keys = True
     rate, burst = 4.0, 3.0
@@ -341,8 +343,9 @@ class RateLimiterScenario(Scenario):
                 got = await process.call("try", limiter.try_acquire(n, timeout=1.0), limit=1.0)
                 self.given += n if got is True else 0
             else:
-                got = await process.call("acquire", limiter.acquire(n, timeout=2.0), limit=2.0)
-                self.given += n if got is None else 0
+                acquiring = limiter.acquire(n, timeout=2.0)
+                outcome = await process.call("acquire", acquiring, limit=2.0)
+                self.given += n if outcome is None else 0
 
     @override
     def deletable(self) -> list[bytes]:
@@ -355,7 +358,7 @@ class RateLimiterScenario(Scenario):
         for change in changes:
             if change.key != b"r" or change.value is None:
                 continue
-            meter = coord.recipes.rate_limiter.Meter.decode(b"r", change.value)
+            meter = Meter.decode(b"r", change.value)
             tat = meter.tat_us / 1e6
             # From here on it is an idle limiter again at the time ``tat``: that is how far it may be ahead.
             if tat > change.at + lead + self.burst / self.rate + 0.001:
