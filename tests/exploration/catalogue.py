@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.exploration.process import Scenario
+from tests.exploration.recipes.cells import AtomicScenario, CounterScenario, StmScenario
 from tests.exploration.recipes.election import ElectionRunScenario, ElectionScenario
 from tests.exploration.recipes.gates import (
     BarrierScenario,
@@ -16,10 +18,21 @@ from tests.exploration.recipes.mutex import (
     SingleKeyScenario,
 )
 from tests.exploration.recipes.presence import MembershipScenario, RegistryScenario
+from tests.exploration.recipes.queues import (
+    DelayQueueScenario,
+    PriorityQueueScenario,
+    QueueScenario,
+    WorkQueueScenario,
+)
 from tests.exploration.recipes.rwlock import RWLockScenario
 from tests.exploration.recipes.semaphore import SemaphoreScenario
 from tests.exploration.recipes.session import SessionScenario
-from tests.exploration.world import Scenario
+from tests.exploration.recipes.views import (
+    CacheScenario,
+    ConfigScenario,
+    RateLimiterScenario,
+    TopicScenario,
+)
 
 _ALL: tuple[type[Scenario], ...] = (
     SessionScenario,
@@ -37,5 +50,16 @@ _ALL: tuple[type[Scenario], ...] = (
     BarrierScenario,
     DoubleBarrierScenario,
     LatchScenario,
+    QueueScenario,
+    PriorityQueueScenario,
+    DelayQueueScenario,
+    WorkQueueScenario,
+    CounterScenario,
+    AtomicScenario,
+    StmScenario,
+    CacheScenario,
+    ConfigScenario,
+    TopicScenario,
+    RateLimiterScenario,
 )
 RECIPES: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in _ALL}

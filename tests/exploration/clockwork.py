@@ -11,10 +11,9 @@ import asyncio
 import heapq
 import random
 from collections import deque
-from contextvars import Context, ContextVar
-from typing import Any, TypeVar
-
 from collections.abc import Callable
+from contextvars import Context, ContextVar
+from typing import Any, TypeVar, cast
 
 from typing_extensions import override
 
@@ -24,7 +23,11 @@ PROCESS: ContextVar[int | None] = ContextVar("PROCESS", default=None)
 """The number of the process that code belongs to; None for the store and the network."""
 
 START_S = 1000.0
-_STEPS_MOST = 400_000
+# Every step takes a little time, so that nobody waits for ever for a time that is almost here; what is closer together
+# than a moment happens in any order.
+_STEP_S = 1e-9
+_MOMENT_S = 1e-6
+_STEPS_MOST = 100_000
 
 
 class Stuck(AssertionError):
@@ -40,6 +43,7 @@ class Clockwork(asyncio.BaseEventLoop):
         self.steps = 0
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._made = 0
+        self._ready: deque[asyncio.Handle]  # of BaseEventLoop
         self._shuffle = rand.shuffle
         self._stopped: dict[int, deque[asyncio.Handle]] = {}
 
@@ -48,7 +52,7 @@ class Clockwork(asyncio.BaseEventLoop):
         return self.now
 
     @override
-    def call_at(
+    def call_at(  # type: ignore[override] # any arguments will do
         self,
         when: float,
         callback: Callable[..., object],
@@ -62,7 +66,7 @@ class Clockwork(asyncio.BaseEventLoop):
         return timer
 
     @override
-    def call_later(
+    def call_later(  # type: ignore[override] # as above
         self,
         delay: float,
         callback: Callable[..., object],
@@ -97,13 +101,15 @@ class Clockwork(asyncio.BaseEventLoop):
         ready, timers = self._ready, self._timers
         while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
+        self.now += _STEP_S
         if not ready:
             if not timers:
                 raise Stuck("everybody waits, and nothing is going to happen")
             self.now = max(self.now, timers[0][0])
-        if timers and timers[0][0] <= self.now:
+        together = self.now + _MOMENT_S
+        if timers and timers[0][0] <= together:
             due: list[asyncio.TimerHandle] = []
-            while timers and timers[0][0] <= self.now:
+            while timers and timers[0][0] <= together:
                 due.append(heapq.heappop(timers)[2])
             if len(due) > 1:
                 self._shuffle(due)
@@ -111,13 +117,13 @@ class Clockwork(asyncio.BaseEventLoop):
         stopped = self._stopped
         self.steps += len(ready)
         if self.steps > _STEPS_MOST:
-            raise Stuck("the loop spins")
+            raise Stuck(f"the loop spins, in {list(ready)[:4]}")
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:
                 continue
             if stopped:
-                process = handle._context.get(PROCESS)
+                process = cast("Any", handle)._context.get(PROCESS)
                 if process in stopped:
                     stopped[process].append(handle)
                     continue
@@ -163,6 +169,6 @@ class SeededRand:
 class Here:
     """Runs at once (see :class:`coord.runtime.Offload`)."""
 
-    async def run(self, fn: Callable[..., T], *args: Any) -> T:
+    async def run(self, fn: Callable[..., T], *args: object) -> T:
         """Call ``fn``."""
         return fn(*args)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tests.exploration.faults import Taken
-from tests.exploration.world import Scenario, World
+from tests.exploration.process import Scenario
+from tests.exploration.world import World
 
 _COLLECT_EVERY = 100
 _SHRINK_RUNS_MOST = 300

@@ -44,7 +44,7 @@ class Network:
         self.arrived = 0
         self.context = Context()
         """Where the network's own timers run: in no process."""
-        self.trace: list[tuple[object, ...]] = []
+        self.trace: list[tuple[float, object, str, object]] = []
         self._rand = rand
         self.cut_off: dict[int, float] = {}
         """Until when a process reaches nobody."""
@@ -95,7 +95,7 @@ class Network:
                 self.later(there, _fail, answer, _unavailable("late", sent=True))
                 self.later(late, self._arrive, process, path, request, None, back)
             case Fault.TWICE:
-                self._double(process, path, request, answer, there, back, extra)
+                self._double((process, path, request), answer, there, back, extra)
             case Fault.SLOW:
                 slow = round(_SLOW_MOST_S * extra**2, 3)
                 self.later(there, self._arrive, process, path, request, answer, slow)
@@ -107,9 +107,7 @@ class Network:
 
     def _double(
         self,
-        process: int,
-        path: str,
-        request: bytes,
+        message: tuple[int, str, bytes],
         answer: asyncio.Future[bytes],
         there: float,
         back: float,
@@ -120,12 +118,12 @@ class Network:
         A copy of an answered request does not come later, and its answer is not that of an earlier copy: no carrier sends
         again what was answered.
         """
-        self.later(there, self._arrive, process, path, request, None, back)
+        self.later(there, self._arrive, *message, None, back)
         if extra < _DOUBLED_AT_ONCE:
-            self.later(there + back, self._arrive, process, path, request, answer, back)
+            self.later(there + back, self._arrive, *message, answer, back)
         else:
             copy = there + round(LATE_MOST_S * extra**3, 3)
-            self.later(copy, self._arrive, process, path, request, None, back)
+            self.later(copy, self._arrive, *message, None, back)
             self.later(there + back, _fail, answer, _unavailable("doubled", sent=True))
 
     def _arrive(

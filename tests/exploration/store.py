@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coord.rpc.status import RpcError, StatusCode
@@ -289,7 +290,7 @@ class Store:
         if not heap or heap[0][0] > self._loop.now:
             return
         for lease_id in self.lessor.expired(self._loop.now, _LEASES_PER_TICK):
-            self._as(EXPIRY, lambda lease_id=lease_id: self._revoke(lease_id))
+            self._as(EXPIRY, partial(self._revoke, lease_id))
             self._on_expired(lease_id)
 
     def revoke(self, lease_id: int) -> None:
@@ -339,6 +340,10 @@ class Store:
         pair = self._keys.get(key)
         assert pair is not None
         return pair
+
+    def values(self, prefix: bytes) -> list[bytes]:
+        """Return the values below a prefix."""
+        return [self.pair(key).value for key in self.keys(prefix)]
 
     def lease_of(self, key: bytes) -> int:
         """Return the lease that a key hangs on, 0 for none."""

@@ -555,3 +555,14 @@ async def test_a_closed_config(client: coord.Client, prefix: str) -> None:
     await config.close()
     await config.close()
     assert config.value == 5
+
+
+async def test_a_cancelled_close_leaves_no_watch_behind() -> None:
+    async with coord.connect("memory:", runtime="inline") as client:
+        config = await client.config("c", int, default=0)
+        closing = asyncio.ensure_future(config.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert not client._core.watches.feeds()

@@ -15,11 +15,13 @@ import coord
 from coord import compare, op
 from coord.rpc import RpcError, StatusCode
 from coord.store.marker import MARKER_PREFIX
+from coord.store.values import LeaseGrant
 from coord.testing import Call, FaultRule
 from tests.sdk.conftest import STORES
 from tests.support.faulty import TXN, Fault, Plan, make_faulty, put_under
 from tests.support.proxy import Proxy
 from tests.support.servers import ServerProcess, etcdctl
+from tests.support.virtual import VirtualLoop, run_virtual, virtual_client
 
 RANGE = "/etcdserverpb.KV/Range"
 GRANT = "/etcdserverpb.Lease/LeaseGrant"
@@ -519,3 +521,27 @@ async def test_cancelled_at_every_turn(inline: coord.Client) -> None:
     else:
         pytest.fail("it never finished")
     await inline.stm(both)
+
+
+def test_the_time_for_a_lease_is_part_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unanswered(*_: object, timeout: float) -> LeaseGrant:
+        await asyncio.sleep(timeout)
+        raise coord.CoordTimeout("LeaseGrant", timeout)
+
+    async def main(loop: VirtualLoop) -> None:
+        async with virtual_client(loop) as client:
+            monkeypatch.setattr(client._core.leases, "grant", unanswered)
+            client._core.markers.request_timeout = 1.5
+
+            async def add(later: float) -> float:
+                await asyncio.sleep(later)
+                began = loop.time()
+                with pytest.raises(coord.CoordTimeout):
+                    await client.counter("c").add(timeout=2.0)
+                return loop.time() - began
+
+            async with asyncio.TaskGroup() as group:
+                adds = [group.create_task(add(later)) for later in (0.0, 0.1, 0.2)]
+            assert max(each.result() for each in adds) <= 2.001
+
+    run_virtual(main)

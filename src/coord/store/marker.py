@@ -152,6 +152,7 @@ class Markers:
         return await self._runtime.run(self._renew(timeout))
 
     async def _renew(self, timeout: float) -> int:
+        deadline = self._clock.mono() + timeout
         try:
             async with asyncio.timeout(timeout):
                 await self._granting.acquire()
@@ -162,8 +163,9 @@ class Markers:
             if current is not None and self._clock.mono() < current.fresh_until:
                 return current.lease_id
             sent = self._clock.mono()
+            left = max(0.0, deadline - sent)
             try:
-                granted = await self._leases.grant(_TTL_S, timeout=timeout)
+                granted = await self._leases.grant(_TTL_S, timeout=left)
             except AmbiguousResult as error:
                 raise Unavailable(f"no lease for an operation marker: {error.reason}") from error
             if not self._granted:
@@ -257,6 +259,9 @@ class _Attempt:
                 once = min(left, self._markers.request_timeout)
                 if not self._lease:
                     self._lease = await self._markers.lease(timeout=once)
+                    once = min(once, self._deadline - self._markers.now)
+                    if once <= 0:
+                        continue
                 result = await self._send(once)
             except AmbiguousResult as error:
                 self._doubt = error

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import cast
 
 from typing_extensions import override
 
 import coord
+from tests.exploration.process import TTL_S, Process, Scenario, Violation
 from tests.exploration.store import Change
-from tests.exploration.world import TTL_S, Process, Scenario, Violation, World
+from tests.exploration.world import World
 
 TTL_AND_MORE_S = TTL_S + 1.0
 _TIMEOUTS = (None, None, 0.0, 0.003, 0.2, 1.5)
@@ -23,7 +24,7 @@ class ElectionScenario(Scenario):
     """Three candidates who proclaim, resign or hand on, and two observers."""
 
     name = "election"
-    bodies = (0, 1, 2, 1, 2)
+    bodies: tuple[int, ...] = (0, 1, 2, 1, 2)
     prefix = b"e/"
     observers = (3, 4)
 
@@ -74,7 +75,7 @@ class ElectionScenario(Scenario):
 
         async def read() -> None:
             async for leader in observing:
-                seen.append(
+                seen.append(  # noqa: PERF401 - for ever
                     None if leader is None else (leader.token, leader.revision, leader.value)
                 )
 
@@ -110,7 +111,7 @@ class ElectionScenario(Scenario):
                     place += 1
                 if place == len(history):
                     raise Violation("observed", f"observer {task} saw {seen}, true is {history}")
-            if any(a == b for a, b in zip(seen, seen[1:], strict=False)):
+            if any(a == b for a, b in pairwise(seen)):
                 raise Violation("observed", f"observer {task} saw something twice: {seen}")
 
 
@@ -134,7 +135,7 @@ class ElectionRunScenario(Scenario):
     """Functions that lead: in one process, and between processes, two of them never overlap."""
 
     name = "election-run"
-    bodies = (0, 1, 2)
+    bodies: tuple[int, ...] = (0, 1, 2)
     prefix = b"e/"
 
     def __init__(self, world: World) -> None:
@@ -164,7 +165,5 @@ class ElectionRunScenario(Scenario):
         running = asyncio.ensure_future(election.run(lead, value=str(task)))
         await self.world.until_calm(1.0)
         running.cancel()
-        try:
+        with contextlib.suppress(asyncio.CancelledError, coord.CoordError):
             await running
-        except (asyncio.CancelledError, coord.CoordError):
-            pass

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 from typing_extensions import override
 
 import coord
+from tests.exploration.process import Cancelled, Process, Scenario, Violation
 from tests.exploration.store import Change
-from tests.exploration.world import Cancelled, Process, Scenario, Violation, World
+from tests.exploration.world import World
 
 _TIMEOUTS = (None, None, 0.003, 0.2, 1.5)
 _NAME = b"g"
@@ -18,7 +20,7 @@ class BarrierScenario(Scenario):
     """Some close the gate and open it again, the others wait; in the end it is opened by force."""
 
     name = "barrier"
-    bodies = (0, 1, 2, 1, 0, 1, 2)
+    bodies: tuple[int, ...] = (0, 1, 2, 1, 0, 1, 2)
     prefix = b"g"
     _openers = 4
 
@@ -88,7 +90,7 @@ class DoubleBarrierScenario(Scenario):
     """Rounds of two out of three, who may fail to come or to leave."""
 
     name = "double-barrier"
-    bodies = (0, 1, 2)
+    bodies: tuple[int, ...] = (0, 1, 2)
     prefix = b"d/"
     parties = 2
 
@@ -99,7 +101,7 @@ class DoubleBarrierScenario(Scenario):
             session = await process.session()
             if session is None:
                 return
-            when_full = "raise" if self.rand.random() < 0.2 else "wait"
+            when_full: Literal["raise", "wait"] = "raise" if self.rand.random() < 0.2 else "wait"
             barrier = process.client.double_barrier(
                 "d", self.parties, session=session, when_full=when_full
             )
@@ -150,7 +152,7 @@ class LatchScenario(Scenario):
     """Three arrivals by four names, reported again and again; once it is reset."""
 
     name = "latch"
-    bodies = (0, 1, 2, 0, 1, 0, 1, 2)
+    bodies: tuple[int, ...] = (0, 1, 2, 0, 1, 0, 1, 2)
     prefix = b"n"
     leaves_keys = True
     count = 3

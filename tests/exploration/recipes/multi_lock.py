@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing_extensions import override
 
 import coord
-from tests.exploration.world import Process, Scenario, World
+from tests.exploration.process import Process, Scenario
+from tests.exploration.world import World
 
 _TIMEOUTS = (None, None, 0.0, 0.003, 0.2, 1.5)
 _NAMES = ("l1", "l2", "l3")
@@ -15,7 +16,7 @@ class MultiLockScenario(Scenario):
     """Random sets of three names in random order, and mutexes of one."""
 
     name = "multi-lock"
-    bodies = (0, 1, 2, 0, 1)
+    bodies: tuple[int, ...] = (0, 1, 2, 0, 1)
     prefix = b"l"
 
     def __init__(self, world: World) -> None:

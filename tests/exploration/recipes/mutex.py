@@ -7,8 +7,9 @@ from typing_extensions import override
 import coord
 from coord import op
 from coord.mutex import Mutex, MutexGrant
+from tests.exploration.process import Holding, Process, Scenario, Violation
 from tests.exploration.store import CLIENT, Change
-from tests.exploration.world import Holding, Process, Scenario, Violation, World
+from tests.exploration.world import World
 
 _TIMEOUTS = (None, None, 0.0, 0.003, 0.2, 1.5)
 _DELAY_S = 0.4
@@ -18,7 +19,7 @@ class MutexScenario(Scenario):
     """Three processes, two of them with two tasks; a write under the token while the lock is held."""
 
     name = "mutex"
-    bodies = (0, 1, 2, 0, 1)
+    bodies: tuple[int, ...] = (0, 1, 2, 0, 1)
     prefix = b"m"
 
     def __init__(self, world: World) -> None:

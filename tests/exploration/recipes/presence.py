@@ -10,7 +10,8 @@ from typing_extensions import override
 import coord
 from coord.recipes.membership import GroupSeat
 from coord.recipes.registry.registration import Registration
-from tests.exploration.world import TTL_S, Process, Scenario, Violation, World
+from tests.exploration.process import TTL_S, Process, Scenario, Violation
+from tests.exploration.world import World
 
 _HEALED_S = TTL_S + 4.0
 """After the last fault an old lease ends, and a new one is got, within this time."""
@@ -20,7 +21,7 @@ class MembershipScenario(Scenario):
     """Members that come and go, two of them under one id; everybody looks at the group at the end."""
 
     name = "membership"
-    bodies = (0, 1, 2, 0)
+    bodies: tuple[int, ...] = (0, 1, 2, 0)
     prefix = b"g/"
     keeps_watching = True  # a group that was looked at is followed
 
@@ -75,7 +76,7 @@ class RegistryScenario(Scenario):
     """Instances that come and go, and views of them."""
 
     name = "registry"
-    bodies = (0, 1, 2, 2)
+    bodies: tuple[int, ...] = (0, 1, 2, 2)
     prefix = b"svc/"
     _viewer = 3
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing_extensions import override
 
 import coord
+from tests.exploration.process import Holding, Process, Scenario, Violation
 from tests.exploration.store import Change
-from tests.exploration.world import Holding, Process, Scenario, Violation, World
+from tests.exploration.world import World
 
 _TIMEOUTS = (None, None, 0.0, 0.003, 0.2, 1.5)
 
@@ -15,7 +16,7 @@ class RWLockScenario(Scenario):
     """Readers and writers in three processes; some writers go on as readers."""
 
     name = "rwlock"
-    bodies = (0, 1, 2, 0, 1, 2)
+    bodies: tuple[int, ...] = (0, 1, 2, 0, 1, 2)
     prefix = b"rw"
 
     def __init__(self, world: World) -> None:

@@ -6,8 +6,9 @@ from typing_extensions import override
 
 import coord
 from tests.exploration.events import event_of
+from tests.exploration.process import Holding, Process, Scenario
 from tests.exploration.store import Change
-from tests.exploration.world import Holding, Process, Scenario, World
+from tests.exploration.world import World
 from tests.sdk.semaphore_model import Model
 
 _TIMEOUTS = (None, None, 0.0, 0.003, 0.2, 1.5)
@@ -17,7 +18,7 @@ class SemaphoreScenario(Scenario):
     """Takers of one or two of at most three permits; one of them changes the limit."""
 
     name = "semaphore"
-    bodies = (0, 1, 2, 0, 1, 2)
+    bodies: tuple[int, ...] = (0, 1, 2, 0, 1, 2)
     prefix = b"s/"
 
     def __init__(self, world: World) -> None:

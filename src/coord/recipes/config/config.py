@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from coord.errors import CoordTimeout, InvalidArgument
 from coord.recipes.config.errors import ConfigInvalid, ConfigUnavailable
 from coord.recipes.config.publishing import DocumentPublisher, TreePublisher
+from coord.runtime import finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PERCENT = 100
+_CLOSE_WITHIN_S = 10.0
 
 
 class Config(Generic[T]):
@@ -60,8 +62,15 @@ class Config(Generic[T]):
         await self.close()
 
     async def close(self) -> None:
-        """End following the store. What was read last can still be read. Safe to call twice."""
-        await self._home.runtime.run(self._reader.stop())
+        """End following the store. What was read last can still be read. Safe to call twice.
+
+        Runs to its end although the caller is cancelled.
+        """
+
+        async def ending() -> None:
+            await finish(self._reader.stop(), within=_CLOSE_WITHIN_S)
+
+        await self._home.runtime.run(ending())
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

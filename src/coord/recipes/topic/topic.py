@@ -105,6 +105,8 @@ class Topic:
 
     async def _grant(self, timeout: float) -> int:
         """Begin a new bucket, unless somebody has just done so. On the runtime's loop."""
+        clock = self._home.env.clock
+        deadline = clock.mono() + timeout
         try:
             async with asyncio.timeout(timeout):
                 await self._granting.acquire()
@@ -112,10 +114,11 @@ class Topic:
             raise CoordTimeout("publishing", timeout) from None
         try:
             lease, until = self._bucket
-            sent = self._home.env.clock.mono()
+            sent = clock.mono()
             if not lease or sent >= until:
                 ttl = int(self._retention * 5 / 4) + _SENDING_S
-                granted = await self._core.leases.grant(ttl, timeout=timeout)
+                left = max(0.0, deadline - sent)
+                granted = await self._core.leases.grant(ttl, timeout=left)
                 lease = granted.lease_id
                 self._bucket = (lease, sent + self._retention / _PARTS)
             return lease
