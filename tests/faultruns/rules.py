@@ -31,7 +31,7 @@ _ALLOWED: dict[str, frozenset[str]] = {
     "rwlock": _ENDED | {"LockTimeout", "LockLost"},
     "semaphore": _ENDED | {"SemaphoreTimeout", "PermitLost"},
     "election": _ENDED | {"CampaignTimeout", "LeadershipLost"},
-    "election proclaim": _STORE | {"LeadershipLost"},
+    "election proclaim": _WRITE | {"LeadershipLost"},
     "election_run": _NOTHING,
     "observe": _NOTHING,
     "barrier": _ENDED | _WRITE | {"BarrierTimeout", "BarrierHeld"},

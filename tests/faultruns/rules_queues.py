@@ -91,7 +91,8 @@ def _check_order(
     for got in history.of(recipe, "got"):
         put = puts.get(got.text("value"))
         earliest, last[got.worker] = last.get(got.worker, 0.0), got.t
-        if put is not None and not got.data["returned"]:
+        # One that was taken by a call which was given up has gone to the end of its line.
+        if put is not None and put.data["revision"] == got.data["revision"]:
             taken.append((place(put, got), earliest, put, got))
     return [
         Finding(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import coord
-from coord.testing.chaos import Cluster
-from tests.faultruns.faults import Planned, inflict
+from coord.testing.chaos import ChaosProxy, Cluster, Links, Proxied
+from tests.faultruns.faults import Ground, Planned, inflict
 from tests.faultruns.lines import RUNNER, History, Notes
 from tests.faultruns.recipes import WORKLOADS
 from tests.faultruns.scene import AT_END_S, WORKERS
@@ -82,15 +82,20 @@ async def run(
     rng = random.Random(seed)
     complaints: list[str] = []
     before = os.getloadavg()[0]
-    async with Cluster(directory / "cluster") as cluster:
+    async with (
+        Cluster(directory / "cluster", proxied=Proxied.PEERS) as cluster,
+        contextlib.AsyncExitStack() as stack,
+    ):
         workers: list[_Worker] = []
+        lines = [Links() for _ in range(WORKERS)]
         try:
             for number in range(WORKERS):
-                worker = await _start(directory, cluster, number, recipes, seed)
+                endpoints = await _proxies(stack, cluster, lines[number])
+                worker = await _start(directory, endpoints, number, recipes, seed)
                 workers.append(worker)
             complaints += await _heard(workers, "ready", within=_READY_S)
             notes.note("run", "begin", recipes=recipes, seed=seed)
-            await inflict(cluster, planned, rng, notes)
+            await inflict(Ground(cluster, lines), planned, rng, notes)
             await asyncio.sleep(after_s)
             notes.note("run", "stop")
             complaints += await _finish(workers)
@@ -107,10 +112,19 @@ async def run(
     return Outcome(history, complaints, (before, os.getloadavg()[0]))
 
 
+async def _proxies(stack: contextlib.AsyncExitStack, cluster: Cluster, links: Links) -> list[str]:
+    """Put proxies between one worker and all members; return where they listen."""
+    found: list[str] = []
+    for member in cluster.members.values():
+        port = int(member.endpoint.rpartition(":")[2])
+        proxy = await stack.enter_async_context(ChaosProxy(member.name, port, links))
+        found.append(f"127.0.0.1:{proxy.port}")
+    return found
+
+
 async def _start(
-    directory: Path, cluster: Cluster, number: int, recipes: list[str], seed: int
+    directory: Path, endpoints: list[str], number: int, recipes: list[str], seed: int
 ) -> _Worker:
-    endpoints = cluster.endpoints.split(",")
     turned = endpoints[number:] + endpoints[:number]
     errors = directory / f"worker{number}.stderr"
     with errors.open("wb") as stderr:

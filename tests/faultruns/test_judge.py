@@ -42,7 +42,9 @@ def saw(t: float, token: int, revision: int, value: str = "v", worker: int = 0) 
 
 
 def put(t: float, value: str, rank: float = 0, *, known: bool = True, worker: int = 0) -> Line:
-    return at(t, worker, "put", value=value, asked=t - 0.1, rank=rank, known=known)
+    revision = {"a": 5, "b": 6, "c": 4, "x": 3}[value]
+    data = {"asked": t - 0.1, "rank": rank, "known": known, "revision": revision}
+    return at(t, worker, "put", value=value, **data)
 
 
 def got(t: float, value: str, revision: int, worker: int = 0, wall: float = 1e9) -> Line:

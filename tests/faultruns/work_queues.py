@@ -67,8 +67,16 @@ async def _produce(
         while not scene.stop.is_set():
             value, asked = scene.unique(recipe), now()
             call, rank = put(value)
-            known = await scene.did(recipe, "put", call, within=_PUT_S)
-            scene.notes.note(recipe, "put", value=value, asked=asked, rank=rank, known=known)
+            done = await scene.step(recipe, "put", call, within=_PUT_S)
+            scene.notes.note(
+                recipe,
+                "put",
+                value=value,
+                asked=asked,
+                rank=rank,
+                known=done is not None,
+                revision=done.revision if isinstance(done, coord.WorkReceipt) else done,
+            )
             await scene.pause(0.8)
 
 
