@@ -119,6 +119,8 @@ class Session:
         self._asking: asyncio.Task[object] | None = None
         # Somebody has been told that the safe deadline has passed: from then on no confirmation may revive us.
         self._doomed = False
+        self.spares_lease: bool = False
+        """Whether the lease is left alone when the session expires, until :meth:`drop_lease` (used by the recipes)."""
         self.lines: dict[bytes, LocalLine] = {}
         """Per name, the local line of contenders (used by the recipes)."""
         self.gate_revisions: dict[bytes, int] = {}
@@ -391,7 +393,7 @@ class Session:
         note_loss(SESSION, reason)
         self.expired.set(reason)
         self._tell(SessionState.EXPIRED)
-        if reason != "lease not found":
+        if reason != "lease not found" and not self.spares_lease:
             self._home.background(self._revoke_in_the_end(), name="session-revoke")
 
     def _leave(self) -> None:
@@ -406,6 +408,12 @@ class Session:
     def _tell(self, state: SessionState) -> None:
         for observer in list(self._observers):  # a copy: they come and go in any thread
             observer.tell(state)
+
+    def drop_lease(self) -> None:
+        """Revoke the lease that an expired session has spared, in the background. On the runtime's loop."""
+        if self.spares_lease and self._state is SessionState.EXPIRED:
+            self.spares_lease = False
+            self._home.background(self._revoke_in_the_end(), name="session-revoke")
 
     async def _revoke_quietly(self) -> None:
         with contextlib.suppress(CoordError):  # without an answer the lease ends by its TTL
