@@ -38,6 +38,7 @@ _LONG = (
     "server/raft/test_search.py",
     "chaos",
     "cluster",
+    "faultruns",
     "plugin",
     "simulation",
     "packaging",

@@ -19,15 +19,18 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from coord._telemetry import SESSION, note_loss, note_renewal, observed_wait
 from coord.errors import (
+    AmbiguousResult,
     ClientClosed,
     CoordError,
+    CoordTimeout,
     InvalidArgument,
     LeaseNotFound,
     SessionClosed,
     SessionExpired,
+    Unavailable,
 )
 from coord.observing import Observer
-from coord.runtime import finish
+from coord.runtime import Backoff, finish
 from coord.signals import OneShot
 from coord.store.lease import new_lease_id
 
@@ -45,6 +48,7 @@ DRIFT = 0.01
 _MARGIN_MIN_S = 0.2
 _MARGIN_MAX_S = 1.0
 _REVOKE_WITHIN_S = 5.0
+_REVOKE_AGAIN_S = 0.2
 _JITTER = 0.1  # of the renewal interval, both ways, so that many sessions do not renew in step
 _MAX_TTL_S = 9_000_000_000  # the server's limit (spec core 4.2)
 
@@ -115,6 +119,8 @@ class Session:
         self._asking: asyncio.Task[object] | None = None
         # Somebody has been told that the safe deadline has passed: from then on no confirmation may revive us.
         self._doomed = False
+        self.spares_lease: bool = False
+        """Whether the lease is left alone when the session expires, until :meth:`drop_lease` (used by the recipes)."""
         self.lines: dict[bytes, LocalLine] = {}
         """Per name, the local line of contenders (used by the recipes)."""
         self.gate_revisions: dict[bytes, int] = {}
@@ -387,8 +393,8 @@ class Session:
         note_loss(SESSION, reason)
         self.expired.set(reason)
         self._tell(SessionState.EXPIRED)
-        if reason != "lease not found":
-            self._home.background(self._revoke_quietly(), name="session-revoke")
+        if reason != "lease not found" and not self.spares_lease:
+            self._home.background(self._revoke_in_the_end(), name="session-revoke")
 
     def _leave(self) -> None:
         for timer in self._timers:
@@ -403,9 +409,31 @@ class Session:
         for observer in list(self._observers):  # a copy: they come and go in any thread
             observer.tell(state)
 
+    def drop_lease(self) -> None:
+        """Revoke the lease that an expired session has spared, in the background. On the runtime's loop."""
+        if self.spares_lease and self._state is SessionState.EXPIRED:
+            self.spares_lease = False
+            self._home.background(self._revoke_in_the_end(), name="session-revoke")
+
     async def _revoke_quietly(self) -> None:
         with contextlib.suppress(CoordError):  # without an answer the lease ends by its TTL
             await self._home.leases.revoke(self.lease_id, timeout=_REVOKE_WITHIN_S)
+
+    async def _revoke_in_the_end(self) -> None:
+        """Revoke until that is answered, for as long as the client lives.
+
+        A lease may outlive an outage by far, and block others meanwhile: whoever becomes leader gives it its whole time
+        again. Asked at most as often as the session was renewed.
+        """
+        backoff = Backoff(self._home.env.rand, _REVOKE_AGAIN_S, self.ttl / 3)
+        with contextlib.suppress(CoordError):  # it has gone, or nothing can be done about it
+            while True:
+                try:
+                    await self._home.leases.revoke(self.lease_id, timeout=_REVOKE_WITHIN_S)
+                except (Unavailable, CoordTimeout, AmbiguousResult):
+                    await backoff.pause()
+                else:
+                    return
 
     async def close(self) -> None:
         """Stop renewing and revoke the lease, which deletes every key held through it.

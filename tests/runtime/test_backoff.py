@@ -31,6 +31,13 @@ def test_pauses_double_up_to_the_most_and_begin_again() -> None:
     assert backoff.draw() == 0.05
 
 
+def test_the_first_pause_is_not_above_the_most_either() -> None:
+    backoff = Backoff(Edges(low=False), 20.0, 1.0)
+    assert [backoff.draw() for _ in range(2)] == [1.0, 1.0]
+    backoff.reset()
+    assert backoff.draw() == 1.0
+
+
 def test_half_or_all_of_a_pause_is_drawn() -> None:
     half = Backoff(Edges(low=True), 0.2, 1.0)
     assert [half.draw() for _ in range(4)] == [0.1, 0.2, 0.4, 0.5]

@@ -7,16 +7,18 @@ import itertools
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from typing_extensions import override
 
 import coord
 from coord.rpc import RpcError, StatusCode
-from coord.testing import Call, FaultRule
+from coord.testing import Call, FaultRule, Faults
 from tests.sdk.conftest import STORES
 from tests.support.faulty import TXN, Fault, Plan, make_faulty, put_under
 from tests.support.servers import ServerProcess
+from tests.support.virtual import VirtualLoop, run_virtual, virtual_client
 
 RANGE = "/etcdserverpb.KV/Range"
 INT64_MAX = 2**63 - 1
@@ -314,6 +316,41 @@ async def test_others_are_always_first(inline: coord.Client) -> None:
     before = await counter.value()
     assert before > 100  # nothing was added
     assert await counter.add() == before + 1
+
+
+@pytest.mark.parametrize("kind", ["counter", "atomic"])
+def test_after_an_outage_it_goes_on_soon(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an attempt took while the store was away is no measure for the pause behind it."""
+
+    def longest(_: float, high: float) -> float:
+        return high
+
+    async def main(loop: VirtualLoop) -> None:
+        async with virtual_client(loop) as client:
+            rand: Any = client._core.env.rand
+            monkeypatch.setattr(rand, "uniform", longest)
+            adder, cell = client.counter("c"), client.atomic("c", int)
+            await adder.add()
+            faults = Faults()
+            put_under(client, faults)
+            slow = faults.delay("Txn", 4.0, times=2)
+            begun = loop.time()
+            add = (
+                adder.add(timeout=20)
+                if kind == "counter"
+                else cell.update(lambda value: (value or 0) + 1, timeout=20)
+            )
+            adding = asyncio.ensure_future(add)
+            for value in ("10", "20"):
+                await asyncio.sleep(2.0)
+                await client.put("c", value)
+                await asyncio.sleep(2.0)
+            await adding
+            assert slow.hits == 2
+            assert loop.time() - begun < 8.0 + 1.0 + 0.5
+            assert await raw(client, "c") == b"21"
+
+    run_virtual(main)
 
 
 async def test_a_cancelled_addition(inline: coord.Client) -> None:

@@ -16,7 +16,7 @@ import coord.sync
 from coord.core import Placement
 from coord.election import leading
 from coord.election.observation import Observation
-from tests.support.faulty import TXN, make_faulty
+from tests.support.faulty import TXN, make_faulty, settle
 from tests.support.servers import clean_environment
 from tests.support.telemetry import Listener, listening
 
@@ -104,6 +104,33 @@ async def test_what_is_wrong_for_good_is_raised(inline: coord.Client) -> None:
 
 
 # -- overruns ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("returns", [True, False], ids=["returned", "running"])
+@pytest.mark.parametrize("again", [None, 0, 1, 2], ids=lambda again: f"again-{again}")
+async def test_a_cancelled_run_gives_leadership_back(
+    inline: coord.Client, *, returns: bool, again: int | None
+) -> None:
+    """At whatever moment, once or twice: while the function ends, and behind it."""
+    for steps in range(16):
+        begun = asyncio.Event()
+
+        async def lead(term: coord.Term, begun: asyncio.Event = begun) -> None:
+            begun.set()
+            if not returns:
+                await forever(term)
+
+        running = asyncio.ensure_future(inline.election(f"e/{steps}").run(lead, rejoin=False))
+        await begun.wait()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        running.cancel()
+        if again is not None:
+            for _ in range(again):
+                await asyncio.sleep(0)
+            running.cancel()
+        await asyncio.wait({running})
+    assert await settle(inline, "e/") == []
 
 
 async def test_the_deadline_of_a_term_moves_with_its_renewals(inline: coord.Client) -> None:

@@ -426,3 +426,40 @@ async def test_what_it_costs(inline: coord.Client) -> None:
 
 def _is_empty(group: coord.Membership) -> bool:
     return group._members() == ()
+
+
+@pytest.mark.parametrize("end", ["comes back", "leaves", "is not well"])
+def test_an_outage_that_ends_every_session_does_not_empty_the_list(end: str) -> None:
+    """Leases outlive an outage, since a new leader gives them their whole time again: so do the entries."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with virtually(loop, 1) as (client,):
+            registry = client.registry("web", ttl=10)
+            made = [await registry.register(f"h:{number}") for number in range(3)]
+            tokens = [each.token for each in made]
+            for each in made:
+                session = each._presence._own
+                assert session is not None
+                session.expire("for the test")
+            counts: list[int] = []
+            if end == "leaves":
+                for each in made:
+                    await each.deregister()
+            elif end == "is not well":
+                for each in made:
+                    await each._presence.show(None)
+            for _ in range(80):
+                counts.append(await client.count("web/"))
+                await asyncio.sleep(0.1)
+            if end != "comes back":
+                assert set(counts[1:]) == {0}
+                return
+            assert min(counts) >= 2
+            assert all(each.is_listed for each in made)
+            assert all(new.token > old for new, old in zip(made, tokens, strict=True))
+            leases = await client.leases()
+            assert len(leases) == 3  # those before are gone
+            for each in made:
+                await each.deregister()
+
+    run_virtual(main)

@@ -209,6 +209,24 @@ def test_a_stopped_process_finds_its_session_expired_at_its_first_call() -> None
     virtual(test)
 
 
+def test_a_lease_that_outlives_an_outage_is_revoked_soon_behind_it() -> None:
+    """Whoever leads then has given it its whole time again, and what it holds would block others for as long."""
+
+    async def test(home: Home) -> None:
+        session = await home.open(15)
+        home.leases.reachable = False
+        await asyncio.sleep(60)
+        assert session.state is EXPIRED
+        assert home.leases.revoked == []
+        home.leases.reachable = True
+        await asyncio.sleep(15 / 3)
+        assert home.leases.revoked == [session.lease_id]
+        await asyncio.sleep(60)
+        assert home.leases.revoked == [session.lease_id]  # once is enough
+
+    virtual(test)
+
+
 def test_close_revokes_and_ends_everything() -> None:
     async def test(home: Home) -> None:
         session = await home.open(10)

@@ -89,11 +89,16 @@ class Leading:
                 work.cancel()
                 await asyncio.wait({work})
         finally:
+            # Each of these waits may be cancelled, and leadership is given back all the same.
             loss.cancel()
-            await _ended(work)
-            watchdog.end()
-            await owner.close()
-            await term.resign()
+            try:
+                await _ended(work)
+            finally:
+                watchdog.end()
+                try:
+                    await owner.close()
+                finally:
+                    await term.resign()
         if work.cancelled():
             return None
         failure = work.exception()

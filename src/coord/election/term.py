@@ -59,7 +59,8 @@ class Term(Grant):
 
         Repeated while the outcome is unknown, which is safe: the write holds only while this term lasts.
         Raises :class:`LeadershipLost` when the term is over, :class:`PayloadTooLarge` for a value above the client's
-        ``max_value_bytes``.
+        ``max_value_bytes``; after ``timeout`` seconds (None: the client's ``request_timeout``) without an answer
+        :class:`Unavailable`, :class:`CoordTimeout`, or :class:`AmbiguousResult` when it may have been published.
         """
         raw = to_proposal(self._home, self.name, value)
         self.check()

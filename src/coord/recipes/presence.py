@@ -67,7 +67,8 @@ class Presence:
     ``ttl``: None shares the client's default session, else it has a session of its own. With ``session`` it lives with
     that one, whose owner closes it.
     ``is_ours`` tells from a value whether it was written by this very object.
-    ``heals``: whether it outlives its session; ``on_removed``: what to do when others have deleted the key.
+    ``heals``: whether it outlives its session; its key then stays in the store until it is put again, or its lease ends.
+    ``on_removed``: what to do when others have deleted the key.
     ``token``, ``lost`` and ``is_shown`` may be read from any thread.
     """
 
@@ -93,6 +94,8 @@ class Presence:
         self._heals = heals
         self._on_removed = on_removed
         self._own: Session | None = None
+        # Own ones that have ended; the key may still be under the lease of one.
+        self._before: list[Session] = []
         self._entry: Entry | None = None
         self._line: LocalLine | None = None
         self._want: bytes | None = None
@@ -138,9 +141,20 @@ class Presence:
             return await self._home.session_or_default(self._given)
         if self._own is None or self._own.valid_for() <= 0:
             own = Session(self._home, ttl=self._ttl, name=self.text)
+            # After an outage in which everybody's session has ended, entries stay until they are put anew, each at
+            # its time: were all leases revoked at once, everybody would be gone at once.
+            own.spares_lease = self._heals
             await own.open()
+            if self._own is not None:
+                self._before.append(self._own)
             self._own = own
         return self._own
+
+    def _drop_before(self) -> None:
+        """Let go of the sessions before this one: nothing under their leases is wanted any more."""
+        before, self._before = self._before, []
+        for session in before:
+            session.drop_lease()
 
     async def _appear(self, *, takeover: bool) -> None:
         session = await self._session()
@@ -159,6 +173,7 @@ class Presence:
             raise
         self._entry, self._line, self._written = entry, line, value
         self.token = entry.token
+        self._drop_before()
         self._keeper = self._home.background(self._keep(entry), name="presence")
 
     async def _create(self, entry: Entry, *, takeover: bool) -> bytes:
@@ -342,6 +357,9 @@ class Presence:
             self._stop_keeping()
             await entry.leave()
             self._forget()
+        self._drop_before()
+        if self._own is not None:
+            self._own.drop_lease()
 
     def _stop_keeping(self) -> None:
         keeper, self._keeper = self._keeper, None
@@ -375,7 +393,9 @@ class Presence:
 
     async def _close_own(self) -> None:
         own, self._own = self._own, None
+        self._drop_before()
         if own is not None:
+            own.drop_lease()
             with contextlib.suppress(CoordError):
                 await own.shut()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Backoff:
-    """The pauses of one series of attempts, in seconds: from ``first`` on twice as long each time, up to ``most``.
+    """The pauses of one series of attempts, in seconds: from ``first`` on twice as long each time, none above ``most``.
 
     Each is drawn anew, from ``spread`` of what it may last less to all of it.
     A half, the default, is for those who wait for something to come back: nobody asks too soon, and not all at once.
@@ -26,10 +26,11 @@ class Backoff:
 
     def __init__(self, rand: Rand, first: float, most: float, *, spread: float = 0.5) -> None:
         self._rand = rand
-        self._first = first
+        # It may be measured, and what was measured in an outage is much longer than a pause should be.
+        self._first = min(first, most)
         self._most = most
         self._low = 1 - spread
-        self._next = first
+        self._next = self._first
 
     def draw(self) -> float:
         """Return how long to pause after one more failure."""
