@@ -8,7 +8,7 @@ import contextlib
 from typing_extensions import override
 
 import coord
-from coord.recipes.rate_limiter import Meter
+from coord.recipes.rate_limiter.meter import Meter
 from tests.exploration.process import Process, Scenario, Violation
 from tests.exploration.store import Change
 from tests.exploration.world import World
