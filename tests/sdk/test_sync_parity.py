@@ -47,6 +47,7 @@ INTERNAL = {
     "StmTxn.read_keys",
     "StmTxn.writes",
     "Subscription.save",
+    "Tick.close",
     "Tick.end",
     "Tick.revoke",
     "Term.revoked",

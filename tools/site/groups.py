@@ -373,6 +373,7 @@ HIDDEN = frozenset(
         "StmTxn.read_keys",
         "StmTxn.writes",
         "Subscription.save",
+        "Tick.close",
         "Tick.end",
         "Tick.revoke",
         "Term.revoked",

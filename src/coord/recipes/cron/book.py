@@ -226,6 +226,7 @@ class Book:
         ``record`` is the result; without one the tick's key goes.
         """
         ident, doubtful = tick_id(tick.at), False
+        tick.close()
         while tick.session.valid_for() > 0:
             try:
                 if not page.is_read:

@@ -273,7 +273,7 @@ class Cron:
             if doc is None:
                 raise UnknownJob(self._text, name)
             # Never a whole second, which would be a tick of the schedule, and later than all that were asked for.
-            asked = asked.replace(microsecond=max(1, asked.microsecond // 1000) * 1000)
+            asked = asked.replace(microsecond=asked.microsecond // 1000 * 1000)
             last = tick_time(max([state.last_asked, *doc.asked]))
             if last is not None and asked <= last:
                 asked = last + _MS

@@ -91,6 +91,10 @@ class Tick(Grant):
         """What the job carries for its handler."""
         return self.job.payload
 
+    def close(self) -> None:
+        """Look no more for the key's deletion, which may be our own from here on. On the runtime's loop."""
+        self._stop_watching()
+
     def end(self) -> None:
         """Take note that the tick has ended in the store, or is left to its lease. On the runtime's loop."""
         hold, self._hold = self._hold, None
