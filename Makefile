@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SOURCES := src tests recipes examples benchmarks tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt lint types mypy pyright unit sim zoo bench peers proto docs dist clean
+.PHONY: help demo test check fmt lint types mypy pyright unit sim zoo explore bench peers proto docs dist clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ test: check $(VENV)/.peers ## Everything: lint, types, all tests, packaging.
 
 zoo: $(VENV)/.dev ## Every bug that the tests plant, and how many seeds it takes to find it.
 	$(PY) -m tests.simulation.zoo $(ARGS)
+
+explore: $(VENV)/.dev ## Schedules of every recipe under faults: make explore ARGS="--recipe mutex --schedules 100000".
+	$(PY) -m tests.exploration $(ARGS)
 
 check: $(VENV)/.dev ## What a commit must pass, without the tests.
 	@$(MAKE) --no-print-directory -j3 --output-sync=target lint mypy pyright

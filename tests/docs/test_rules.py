@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = (ROOT / "docs/reliability/rules.md").read_text()
 GUARDS = (ROOT / "docs/reliability/recipes.md").read_text()
-NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TABLE + GUARDS)))
+FOUND = (ROOT / "docs/reliability/exploration.md").read_text()
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TABLE + GUARDS + FOUND)))
 
 
 def defined_in(path: Path) -> set[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.exploration.catalogue import RECIPES
 from tests.exploration.explorer import Outcome, Report, explore, run_one, shrink
 
-_CHUNK = 500
+_CHUNK = 200
 
 
 def _chunk(recipe: str, first: int, count: int) -> Report:
