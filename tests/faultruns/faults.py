@@ -133,10 +133,18 @@ def plan(kind: str, seconds: float, rng: random.Random) -> list[Planned]:
         planned.append(Planned(after, kind, lasts))
 
 
-async def inflict(ground: Ground, planned: list[Planned], rng: random.Random, notes: Notes) -> None:
-    """Do all of it, and note when each fault began, when it was healed, and who leads then."""
+async def inflict(
+    ground: Ground, planned: list[Planned], rng: random.Random, notes: Notes, *, seconds: float
+) -> None:
+    """Do all of it, and note when each fault began, when it was healed, and who leads then.
+
+    Healing may take a while; what would begin after ``seconds`` is left out.
+    """
+    end = now() + seconds
     for number, each in enumerate(planned):
         await asyncio.sleep(each.after_s)
+        if now() > end:
+            break
         began = now()
         fault = await FAULTS[each.kind](ground, rng)
         # Whom it hits is found out first, and a member takes a while to end in order.

@@ -75,9 +75,15 @@ class _Worker:
 
 
 async def run(
-    directory: Path, planned: list[Planned], *, recipes: list[str], seed: int, after_s: float
+    directory: Path,
+    planned: list[Planned],
+    *,
+    recipes: list[str],
+    seed: int,
+    seconds: float,
+    after_s: float,
 ) -> Outcome:
-    """Run everything; ``after_s`` seconds of undisturbed work follow the last fault. Leaves no process."""
+    """Run everything: faults for so many ``seconds``, and ``after_s`` of undisturbed work. Leaves no process."""
     notes = Notes(directory / "runner.jsonl", RUNNER)
     rng = random.Random(seed)
     complaints: list[str] = []
@@ -95,7 +101,7 @@ async def run(
                 workers.append(worker)
             complaints += await _heard(workers, "ready", within=_READY_S)
             notes.note("run", "begin", recipes=recipes, seed=seed)
-            await inflict(Ground(cluster, lines), planned, rng, notes)
+            await inflict(Ground(cluster, lines), planned, rng, notes, seconds=seconds)
             await asyncio.sleep(after_s)
             notes.note("run", "stop")
             complaints += await _finish(workers)

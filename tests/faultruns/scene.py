@@ -21,6 +21,8 @@ SLACK_S = 15.0
 own timeout (10 s) bounds what ends a step."""
 
 
+# Who is cut off with a grant goes on with it for longer than most leases last.
+_WRITE_S = 8.0
 AT_END_S = 60.0
 """How long a queue is emptied at the end at most; longer than the leases that may have to end first."""
 
@@ -173,9 +175,9 @@ class Holding:
 
         async def guarded() -> coord.TxnResult:
             write = coord.op.put(f"guarded/{recipe}/{name}", str(token))
-            return await self._grant.txn().then(write).commit(timeout=5)
+            return await self._grant.txn().then(write).commit(timeout=_WRITE_S)
 
-        done = await scene.step(recipe, "guarded write", guarded(), within=5)
+        done = await scene.step(recipe, "guarded write", guarded(), within=_WRITE_S)
         if done is not None:
             scene.notes.note(
                 recipe,

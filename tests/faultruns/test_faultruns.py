@@ -21,7 +21,7 @@ PLANNED = [Planned(4.0, "leader-kill", 2.0), Planned(6.0, "freeze", 3.0)]
 @pytest.mark.timeout(300)
 async def test_every_recipe_outlives_a_leader_and_a_freeze(tmp_path: Path) -> None:
     recipes = list(WORKLOADS)
-    outcome = await run(tmp_path, PLANNED, recipes=recipes, seed=1, after_s=6.0)
+    outcome = await run(tmp_path, PLANNED, recipes=recipes, seed=1, seconds=60.0, after_s=6.0)
     assert outcome.complaints == []
     assert judge(outcome.history, recipes, faults=len(PLANNED)) == []
     figures = as_json(outcome.history, recipes)

@@ -577,9 +577,10 @@ def test_a_recipe_that_never_recovers_is_found() -> None:
 
 
 def test_a_run_whose_faults_did_not_happen_is_found() -> None:
-    healed = [Line(1.0, RUNNER, "fault", "healed", {})]
-    assert judge(History(healed), [], faults=1) == []
-    assert [found.rule for found in judge(History(healed), [], faults=2)] == ["faults"]
+    lines = [Line(1.0, RUNNER, "fault", "begin", {}), Line(2.0, RUNNER, "fault", "healed", {})]
+    assert judge(History(lines), [], faults=1) == []
+    assert [found.rule for found in judge(History(lines), [], faults=2)] == ["faults"]
+    assert [found.rule for found in judge(History(lines[:1]), [], faults=0)] == ["faults"]
 
 
 # Times.

@@ -13,7 +13,7 @@ G = TypeVar("G", bound=coord.Grant)
 
 WAIT_S = 15.0
 _RELEASE_S = 30.0
-_HOLD_S = 0.15
+_HOLD_S = 0.25
 PERMITS = 4
 """Of the semaphore; each worker asks for one to three of them."""
 

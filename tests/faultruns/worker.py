@@ -19,7 +19,7 @@ from tests.faultruns.recipes import WORKLOADS
 from tests.faultruns.scene import Scene, Sessions
 
 # One whose sessions end in nearly every outage, one whose sessions end in some, and one with the default.
-_TTLS: tuple[int | None, ...] = (4, 8, None)
+_TTLS: tuple[int | None, ...] = (3, 6, None)
 _LOOK_S = 0.05
 
 
