@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
 
@@ -75,7 +74,8 @@ async def test_go_observes_our_terms_and_we_observe_gos(
         assert await observer.do("seen") == f"{term.key.decode()} one"
         await term.proclaim("two")
         assert await observer.do("seen") == f"{term.key.decode()} two"
-        async with contextlib.aclosing(election.observe()) as leaders, asyncio.timeout(WITHIN_S):
+        leaders = election.observe()
+        async with asyncio.timeout(WITHIN_S):
             seen = await anext(leaders)
             assert seen is not None
             assert (seen.key, seen.value, seen.token) == (term.key, b"two", term.token)

@@ -12,7 +12,6 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from grpc_health.v1 import health, health_pb2_grpc  # type: ignore[import-untyped]
 
 import coord
 import coord.grpc
@@ -79,40 +78,39 @@ async def test_we_list_and_follow_gos_instances(
 
 
 async def view_is_empty(client: coord.Client, name: str, view: coord.ServiceView) -> None:
-    async with contextlib.aclosing(view.watch()) as changes:
-        while view.instances():
-            await anext(changes)
+    async for instances in view.watch():
+        if not instances:
+            break
     assert await client.count(name + "/") == 0
 
 
 class Instance:
-    """A gRPC server of ours with a health service."""
+    """A gRPC server of ours with a health service, listed while it serves."""
 
-    def __init__(self) -> None:
-        self.server = grpc.aio.server()
-        health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), self.server)
-        self.addr = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+    def __init__(self, client: coord.Client, service: str) -> None:
+        self._client = client
+        self._service = service
+        self._server = grpc.aio.server()
+        self.addr = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
-    def registered(
-        self, client: coord.Client, name: str
-    ) -> contextlib.AbstractAsyncContextManager[coord.Registration]:
-        opening = client.registry(name).register(self.addr)
-        return coord.grpc.register(self.server, opening, drain=0, grace=0)
+    def listed(self) -> contextlib.AbstractAsyncContextManager[coord.Registration]:
+        opening = self._client.registry(self._service).register(self.addr)
+        return coord.grpc.register(self._server, opening, drain=0, grace=0, health_services=[""])
 
 
 async def test_go_dials_our_instances_by_etcds_resolver(
     client: coord.Client, endpoint: str, name: str
 ) -> None:
     async with go_peer(endpoint) as peer, contextlib.AsyncExitStack() as last:
-        old = Instance()
+        old = Instance(client, name)
         leaves = await last.enter_async_context(contextlib.AsyncExitStack())
-        await leaves.enter_async_context(old.registered(client, name))
+        await leaves.enter_async_context(old.listed())
         await peer.do("dial", name, "pick_first")
         assert await peer.do("ask", 1) == old.addr
         for _ in range(max(1, ROUNDS // 6)):
-            new = Instance()
+            new = Instance(client, name)
             comes = await last.enter_async_context(contextlib.AsyncExitStack())
-            await comes.enter_async_context(new.registered(client, name))
+            await comes.enter_async_context(new.listed())
             await leaves.aclose()
             assert await peer.do("ask", 1) == new.addr
             leaves = comes
@@ -127,10 +125,9 @@ async def test_old_grpc_for_go_cannot_balance_over_metadata_that_is_an_object(
     So it is with entries of Go's own, and with ours, whose metadata is always an object.
     """
     async with go_peer(endpoint) as peer, contextlib.AsyncExitStack() as stack:
-        servers = [Instance(), Instance()]
+        servers = [Instance(client, name + "-ours"), Instance(client, name + "-ours")]
         for number, each in enumerate(servers):
-            await each.server.start()
-            stack.push_async_callback(each.server.stop, None)
+            await stack.enter_async_context(each.listed())
             await peer.do("add-endpoint", name, f"{name}/{number}", each.addr, metadata)
         await peer.do("dial", name, "round_robin")
         if metadata.startswith("{"):

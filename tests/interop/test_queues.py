@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ WITHIN_S = 60.0 + ROUNDS
 URGENCIES = (0, 7, 100, 65535)
 
 Put = Callable[[str], Awaitable[object]]
-Take = Callable[[int], Awaitable[list[str]]]
+Take = Callable[[int], Coroutine[Any, Any, list[str]]]
 
 
 async def test_items_come_in_order_whoever_puts_and_whoever_takes(
@@ -129,8 +130,7 @@ async def test_a_crowd_hands_over_each_urgent_item_once(
     ):
         puts = [
             *map(putting(name, "put-urgent", "5"), (go_puts, go_puts_too)),
-            lambda item: one.put(item, priority=5),
-            lambda item: two.put(item, priority=5),
+            *map(putting_urgent, (one, two)),
         ]
         takes = [
             *map(taking(name, "take-urgent"), (go_takes, go_takes_too)),
@@ -142,6 +142,10 @@ async def test_a_crowd_hands_over_each_urgent_item_once(
 
 def putting(name: str, step: str = "put", *words: str) -> Callable[[GoPeer], Put]:
     return lambda peer: lambda item: peer.do(step, name, *words, item)
+
+
+def putting_urgent(queue: coord.PriorityQueue) -> Put:
+    return lambda item: queue.put(item, priority=5)
 
 
 def taking(name: str, step: str = "take") -> Callable[[GoPeer], Take]:

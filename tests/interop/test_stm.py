@@ -26,7 +26,7 @@ async def test_both_count_in_one_key(client: coord.Client, endpoint: str, name: 
     counter = client.counter(name)
 
     async def one_more(tx: coord.StmTxn) -> None:
-        tx.put(name, str(int(await tx.get(name, b"0")) + 1))
+        tx.put(name, str(await number(tx, name) + 1))
 
     async def transactions() -> None:
         for _ in range(ROUNDS):
@@ -56,7 +56,7 @@ async def test_transfers_keep_the_sum_that_both_see(
 
     async def ours(source: str, target: str) -> None:
         async def move(tx: coord.StmTxn) -> None:
-            left, right = int(await tx.get(source, b"0")), int(await tx.get(target, b"0"))
+            left, right = await number(tx, source), await number(tx, target)
             tx.put(source, str(left - 1))
             tx.put(target, str(right + 1))
 
@@ -64,7 +64,7 @@ async def test_transfers_keep_the_sum_that_both_see(
             await client.stm(move, max_attempts=10_000)
 
     async def add_up(tx: coord.StmTxn) -> int:
-        return sum([int(await tx.get(account, b"0")) for account in accounts])
+        return sum([await number(tx, account) for account in accounts])
 
     async with (
         go_peer(endpoint) as one,
@@ -85,6 +85,10 @@ async def test_transfers_keep_the_sum_that_both_see(
             group.create_task(audit())
     found = {kv.key: int(kv.value) for kv in (await client.get_prefix(name + "/")).items}
     assert list(found.values()) == [1000, 1000, 1000]
+
+
+async def number(tx: coord.StmTxn, key: str) -> int:
+    return int(await tx.get(key) or b"0")
 
 
 async def _done(step: asyncio.Task[str]) -> None:
