@@ -17,6 +17,7 @@ import coord
 from coord import EventType, op
 from coord.store.caller import Repeat
 from coord.wire import election_pb2, lock_pb2, methods
+from tests.interop.gopeers import GoPeer
 from tests.support.servers import clean_environment, etcd_binary
 
 ROUNDS = int(os.environ.get("COORD_INTEROP_ROUNDS", "6"))
@@ -149,6 +150,31 @@ class ElectionService:
         assert self._call is not None
         request = election_pb2.ResignRequest(leader=self._call.result().leader)
         await self._caller.call(methods.ELECTION_RESIGN, request, repeat=Repeat.ONCE)
+
+
+class GoClient:
+    """Go's own client: a step of ``peer`` that ends with the grant and tells the key, and one that gives it back."""
+
+    def __init__(self, peer: GoPeer, *words: str, back: str) -> None:
+        self._peer = peer
+        self._words = words
+        self._back = back
+        self._step: asyncio.Task[str] | None = None
+
+    async def line_up(self) -> None:
+        self._step = self._peer.begin(*self._words)
+
+    @property
+    def holds(self) -> bool:
+        assert self._step is not None
+        return self._step.done()
+
+    async def granted(self) -> bytes:
+        assert self._step is not None
+        return (await self._step).encode()
+
+    async def let_go(self) -> None:
+        await self._peer.do(self._back)
 
 
 async def entered(watch: coord.Watch) -> coord.WatchEvent:

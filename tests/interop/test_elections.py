@@ -1,4 +1,4 @@
-"""``coord`` elections against ``etcdctl elect`` and the Election service: one line of candidates, one leader.
+"""``coord`` elections against ``etcdctl elect``, the Election service and Go's client: one line of candidates, one leader.
 
 ``COORD_INTEROP_ROUNDS`` (default 6) makes longer runs.
 """
@@ -12,7 +12,9 @@ import pytest
 import coord
 from coord.store.caller import Repeat
 from coord.wire import election_pb2, methods
-from tests.interop.contest import ROUNDS, ElectionService, Etcdctl, contest
+from tests.interop.contest import ROUNDS, ElectionService, Etcdctl, GoClient, contest
+from tests.interop.gopeers import BUILD_WITHIN_S, go_peer
+from tests.support.lines import WITHIN_S, lined_up
 from tests.support.servers import clean_environment, etcd_binary
 
 pytestmark = [
@@ -46,6 +48,53 @@ async def test_election_service(client: coord.Client, name: str) -> None:
             lambda: ElectionService(client, name, "theirs"),
             rounds=ROUNDS,
         )
+
+
+@pytest.mark.timeout(BUILD_WITHIN_S + ROUNDS * 5)
+async def test_go_election(client: coord.Client, endpoint: str, name: str) -> None:
+    async with go_peer(endpoint) as peer, client.session(ttl=30) as session:
+        election = client.election(name, session=session)
+        await contest(
+            client,
+            name,
+            lambda: election.campaign("ours"),
+            lambda: GoClient(peer, "campaign", name, "theirs", back="resign"),
+            rounds=ROUNDS,
+        )
+
+
+@pytest.mark.timeout(BUILD_WITHIN_S)
+async def test_go_observes_our_terms_and_we_observe_gos(
+    client: coord.Client, endpoint: str, name: str
+) -> None:
+    election = client.election(name)
+    async with go_peer(endpoint) as observer, go_peer(endpoint) as candidate:
+        term = await election.campaign("one")
+        await observer.do("observe", name)
+        assert await observer.do("seen") == f"{term.key.decode()} one"
+        await term.proclaim("two")
+        assert await observer.do("seen") == f"{term.key.decode()} two"
+        leaders = election.observe()
+        async with asyncio.timeout(WITHIN_S):
+            seen = await anext(leaders)
+            assert seen is not None
+            assert (seen.key, seen.value, seen.token) == (term.key, b"two", term.token)
+            rival = candidate.begin("campaign", name, "theirs")
+            await lined_up(client, name, 2)
+            await term.resign()
+            key = await rival
+            assert await observer.do("seen") == f"{key} theirs"
+            seen = await anext(leaders)
+            while seen is None:  # between two leaders there may be none
+                seen = await anext(leaders)
+            assert (seen.key, seen.value) == (key.encode(), b"theirs")
+            assert seen.token > term.token
+            await candidate.do("proclaim", "again")
+            seen = await anext(leaders)
+            assert seen is not None
+            assert (seen.key, seen.value) == (key.encode(), b"again")
+            await candidate.do("resign")
+            assert await anext(leaders) is None
 
 
 async def test_everybody_sees_the_same_leader(

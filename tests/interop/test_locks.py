@@ -1,4 +1,4 @@
-"""``coord`` mutexes against ``etcdctl lock`` and the Lock service: they exclude each other, both ways.
+"""``coord`` mutexes against ``etcdctl lock``, the Lock service and Go's client: they exclude each other, both ways.
 
 ``COORD_INTEROP_ROUNDS`` (default 6) makes longer runs.
 """
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import coord
-from tests.interop.contest import ROUNDS, Etcdctl, LockService, contest
+from tests.interop.contest import ROUNDS, Etcdctl, GoClient, LockService, contest
+from tests.interop.gopeers import BUILD_WITHIN_S, go_peer
 from tests.support.servers import clean_environment, etcd_binary
 
 pytestmark = [
@@ -41,6 +42,18 @@ async def test_lock_service(client: coord.Client, name: str) -> None:
             name,
             client.mutex(name, session=session).acquire,
             lambda: LockService(client, name),
+            rounds=ROUNDS,
+        )
+
+
+@pytest.mark.timeout(BUILD_WITHIN_S + ROUNDS * 5)
+async def test_go_mutex(client: coord.Client, endpoint: str, name: str) -> None:
+    async with go_peer(endpoint) as peer, client.session(ttl=30) as session:
+        await contest(
+            client,
+            name,
+            client.mutex(name, session=session).acquire,
+            lambda: GoClient(peer, "lock", name, back="unlock"),
             rounds=ROUNDS,
         )
 

@@ -7,109 +7,31 @@ The Go program is built from what Debian packages (golang-go, golang-etcd-server
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import os
 import random
-import shutil
-import subprocess
-from collections.abc import AsyncGenerator
-from pathlib import Path
 
 import pytest
 
 import coord
 from tests.interop.contest import ROUNDS
-from tests.support import peers
+from tests.interop.gopeers import BUILD_WITHIN_S, GoPeer, go_peer
 from tests.support.lines import WITHIN_S, lined_up
-from tests.support.servers import clean_environment
 
-pytestmark = [pytest.mark.etcd, pytest.mark.processes]
-
-SOURCE = Path(__file__).parent / "gorwmutex" / "main.go"
-PACKAGES = Path("/usr/share/gocode")
-BUILD_TIMEOUT_S = 280.0
-
-
-@pytest.fixture(scope="session")
-def program() -> Path:
-    """The Go program, built once for each version of its source."""
-    go = shutil.which("go")
-    if go is None or not (PACKAGES / "src/go.etcd.io/etcd/contrib/recipes").is_dir():
-        pytest.skip("golang-go and golang-etcd-server-dev are not installed")
-    built = peers.UNPACKED / f"gorwmutex-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}"
-    if not built.exists():
-        built.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            [go, "build", "-o", str(built), str(SOURCE)],
-            env=os.environ
-            | {
-                "GO111MODULE": "off",
-                "GOFLAGS": "",
-                "GOPATH": str(PACKAGES),
-                "GOCACHE": str(built.parent / "gocache"),
-            },
-            timeout=BUILD_TIMEOUT_S,
-            check=True,
-        )
-    return built
+pytestmark = [
+    pytest.mark.etcd,
+    pytest.mark.processes,
+    pytest.mark.timeout(BUILD_WITHIN_S + ROUNDS * 5),
+]
 
 
-class GoContender:
-    """One process with one RWMutex."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def ask(self, word: str) -> asyncio.Task[None]:
-        """Send a command; the task ends when it is done."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(word.encode() + b"\n")
-        await self._process.stdin.drain()
-        expected = b"released\n" if word == "release" else b"held\n"
-        return asyncio.ensure_future(self._answer(expected))
-
-    async def _answer(self, expected: bytes) -> None:
-        assert self._process.stdout is not None
-        assert await self._process.stdout.readline() == expected
-
-    async def do(self, word: str) -> None:
-        async with asyncio.timeout(WITHIN_S):
-            await (await self.ask(word))
-
-
-@contextlib.asynccontextmanager
-async def contender(program: Path, endpoint: str, name: str) -> AsyncGenerator[GoContender]:
-    process = await asyncio.create_subprocess_exec(
-        str(program),
-        endpoint,
-        name,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env=clean_environment(),
-    )
-    try:
-        yield GoContender(process)
-        process.stdin.close()  # type: ignore[union-attr] # a pipe
-        async with asyncio.timeout(WITHIN_S):
-            assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def test_one_line_and_a_downgrade(
-    program: Path, client: coord.Client, endpoint: str, name: str
-) -> None:
+async def test_one_line_and_a_downgrade(client: coord.Client, endpoint: str, name: str) -> None:
     rw = client.rwlock(name)
     async with (
-        contender(program, endpoint, name) as one,
-        contender(program, endpoint, name) as two,
+        go_peer(endpoint) as one,
+        go_peer(endpoint) as two,
     ):
         # We read; the Go writer waits for us, and we wait behind it.
         reading = await rw.read().acquire(timeout=WITHIN_S)
-        writing = await one.ask("write")
+        writing = one.begin("write", name)
         await lined_up(client, name, 2)
         behind = asyncio.ensure_future(rw.read().acquire())
         await lined_up(client, name, 3)
@@ -128,9 +50,9 @@ async def test_one_line_and_a_downgrade(
 
         # We write; a Go writer and then a Go reader of another process wait. The downgrade lets neither pass the other.
         alone = await rw.write(downgradable=True).acquire(timeout=WITHIN_S)
-        reader = await two.ask("read")
+        reader = two.begin("read", name)
         await lined_up(client, name, 3)
-        writer = await one.ask("write")
+        writer = one.begin("write", name)
         await lined_up(client, name, 4)
         assert not reader.done()
         await alone.downgrade()
@@ -148,7 +70,7 @@ async def test_one_line_and_a_downgrade(
     assert await client.count(name + "/") == 0
 
 
-async def test_a_contest(program: Path, client: coord.Client, endpoint: str, name: str) -> None:
+async def test_a_contest(client: coord.Client, endpoint: str, name: str) -> None:
     """Two Go contenders and two of ours, reading, writing and downgrading; nobody is inside with whom it must not."""
     rand = random.Random(name)
     inside: dict[int, str] = {}
@@ -157,9 +79,9 @@ async def test_a_contest(program: Path, client: coord.Client, endpoint: str, nam
         inside[number] = mode
         assert "write" not in inside.values() or len(inside) == 1, inside
 
-    async def rival(number: int, go: GoContender, plan: list[str]) -> None:
+    async def rival(number: int, go: GoPeer, plan: list[str]) -> None:
         for mode in plan:
-            await go.do(mode)
+            await go.do(mode, name)
             enter(number, mode)
             await asyncio.sleep(0.002)
             del inside[number]
@@ -184,8 +106,8 @@ async def test_a_contest(program: Path, client: coord.Client, endpoint: str, nam
 
     async with (
         client.session(ttl=30) as session,
-        contender(program, endpoint, name) as one,
-        contender(program, endpoint, name) as two,
+        go_peer(endpoint) as one,
+        go_peer(endpoint) as two,
         asyncio.TaskGroup() as group,
     ):
 

@@ -18,20 +18,21 @@ _BUILD_WITHIN_S = 300.0
 
 
 @functools.cache
-def program(source: Path) -> Path | None:
-    """The program of one file, built if need be; None where Go or etcd's sources are not installed."""
+def program(folder: Path) -> Path | None:
+    """The program of a folder's files, built if need be; None where Go or etcd's sources are not installed."""
     go = shutil.which("go")
     if go is None or not (PACKAGES / "src/go.etcd.io/etcd/contrib/recipes").is_dir():
         return None
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-    built = peers.UNPACKED / f"{source.parent.name}-{digest}"
+    sources = sorted(folder.glob("*.go"))
+    digest = hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    built = peers.UNPACKED / f"{folder.name}-{digest}"
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
-        _build(go, source, built)
+        _build(go, sources, built)
     return built
 
 
-def _build(go: str, source: Path, target: Path) -> None:
+def _build(go: str, sources: list[Path], target: Path) -> None:
     told = {
         "GO111MODULE": "off",
         "GOFLAGS": "",
@@ -40,7 +41,7 @@ def _build(go: str, source: Path, target: Path) -> None:
     }
     unfinished = target.with_suffix(f".{os.getpid()}")
     done = subprocess.run(
-        [go, "build", "-o", str(unfinished), str(source)],
+        [go, "build", "-o", str(unfinished), *map(str, sources)],
         env=os.environ | told,
         capture_output=True,
         text=True,

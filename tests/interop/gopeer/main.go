@@ -1,57 +1,72 @@
-// The barriers of etcd's own Go recipes, one step per line of standard input:
+// A process of etcd's own Go client and recipes, one step per line of standard input:
 //
-//	hold NAME | release NAME | wait NAME         recipes.Barrier
-//	enter NAME COUNT | leave                     recipes.DoubleBarrier, one at a time
+//	STEP NAME ARGUMENT...
 //
-// Each step is answered with a line when it has ended: "ok", or what went wrong.
+// Each step is answered with a line when it has ended: "ok", and what it found, or else what went wrong.
+// The steps stand in the other files of this folder, by subject.
 package main
 
 import (
 	"bufio"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/clientv3"
 	"go.etcd.io/etcd/clientv3/concurrency"
-	recipe "go.etcd.io/etcd/contrib/recipes"
 )
 
+const (
+	dialTime = 10 * time.Second
+	ttl      = 30 // of the session, in seconds
+)
+
+// A step takes the words after its name and returns what is to be told.
+type step func(words []string) (string, error)
+
+// A peer is what the steps share. Whatever is held is held once.
+type peer struct {
+	client  *clientv3.Client
+	session *concurrency.Session
+}
+
 func main() {
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{os.Args[1]}})
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
+	client, err := clientv3.New(
+		clientv3.Config{Endpoints: os.Args[1:2], DialTimeout: dialTime})
+	must(err)
+	session, err := concurrency.NewSession(client, concurrency.WithTTL(ttl))
+	must(err)
+	shared := &peer{client, session}
+	steps := map[string]step{}
+	for _, some := range []map[string]step{
+		lockSteps(shared), barrierSteps(shared), queueSteps(shared), stmSteps(shared),
+		namingSteps(shared),
+	} {
+		for name, one := range some {
+			steps[name] = one
+		}
 	}
-	session, err := concurrency.NewSession(client, concurrency.WithTTL(20))
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
-	var inside *recipe.DoubleBarrier
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		words := strings.Fields(lines.Text())
-		switch words[0] {
-		case "hold":
-			err = recipe.NewBarrier(client, words[1]).Hold()
-		case "release":
-			err = recipe.NewBarrier(client, words[1]).Release()
-		case "wait":
-			err = recipe.NewBarrier(client, words[1]).Wait()
-		case "enter":
-			count, _ := strconv.Atoi(words[2])
-			inside = recipe.NewDoubleBarrier(session, words[1], count)
-			err = inside.Enter()
-		case "leave":
-			err = inside.Leave()
+		one, known := steps[words[0]]
+		if !known {
+			must(fmt.Errorf("no step %q", words[0]))
 		}
+		found, err := one(words[1:])
 		if err != nil {
 			fmt.Println(err)
 		} else {
-			fmt.Println("ok")
+			fmt.Println(strings.TrimRight("ok "+found, " "))
 		}
 	}
 	session.Close()
+}
+
+func must(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
