@@ -1,6 +1,6 @@
 """Stores and clients for the SDK's tests: the same tests, on every store and over every carrier.
 
-``COORD_SDK_FLAVOURS=all`` runs the recipes' tests on all flavours, too.
+``COORD_SDK_FLAVOURS=all`` runs all tests on all flavours.
 ``COORD_SDK_ETCD=3.4.23`` runs them against that release of etcd instead of 3.5.1; ``COORD_SDK_CLUSTER=1`` on three members whose leader is
 killed before each test, instead of the other stores.
 """
@@ -48,8 +48,9 @@ FLAVOURS = (
     Flavour(store="coord", runtime="inline"),
     Flavour(store="memory"),
 )
-# Of a recipe's tests these two are run by default: each store and each runtime once.
-# What is below recipes, the carriers among it, is run on all six.
+# By default these four are run: each store, each carrier and each runtime once.
+BY_DEFAULT = frozenset(("etcd", "coord-grpcio", "coord-inline", "memory"))
+# Of a recipe's tests these two, which is each store and each runtime once: carriers are below recipes.
 FOR_RECIPES = frozenset(("etcd", "coord-inline"))
 RECIPES = [
     "atomic",
@@ -75,7 +76,7 @@ RECIPES = [
     "topic",
     "work_queue",
 ]
-ALL_FLAVOURS = os.environ.get("COORD_SDK_FLAVOURS", "") == "all"
+ALL_FLAVOURS = os.environ.get("COORD_SDK_FLAVOURS", "") == "all" or "COORD_SDK_ETCD" in os.environ
 ON_A_CLUSTER = (
     Flavour(store="cluster"),
     Flavour(store="cluster", transport="grpcio"),
@@ -88,7 +89,7 @@ ETCD_RELEASE = os.environ.get("COORD_SDK_ETCD", "3.5.1")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what of the recipes' tests only ``COORD_SDK_FLAVOURS=all`` asks for."""
+    """Leave out what only ``COORD_SDK_FLAVOURS=all`` asks for."""
     if ALL_FLAVOURS or WITH_KILLS:
         return
     left_out = [item for item in items if not _is_wanted(item)]
@@ -98,12 +99,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_wanted(item: pytest.Item) -> bool:
-    name = item.path.stem.removeprefix("test_")
-    if item.path.parent != Path(__file__).parent or not name.startswith(tuple(RECIPES)):
-        return True
     call = getattr(item, "callspec", None)
     flavour = call.params.get("client") if call is not None else None
-    return not isinstance(flavour, Flavour) or str(flavour) in FOR_RECIPES
+    if item.path.parent != Path(__file__).parent or not isinstance(flavour, Flavour):
+        return True
+    name = item.path.stem.removeprefix("test_")
+    return str(flavour) in (FOR_RECIPES if name.startswith(tuple(RECIPES)) else BY_DEFAULT)
 
 
 @pytest.fixture(scope="session")
