@@ -446,3 +446,15 @@ def test_consumers_that_see_everything_late_become_patient_for_a_while() -> None
     assert turns.wait(theirs, 60.0) == pytest.approx(0.4)
     turns.update([b"%d" % n for n in range(20)], None)
     assert turns.wait(theirs, 60.0) == 1.0
+
+
+def test_a_turn_comes_at_the_time_that_was_told() -> None:
+    """Rounding leaves a rest now and then, which a clock that moves only when somebody waits may never get over."""
+    turns = Turns()
+    turns.update([b"a", b"b"], b"a")
+    theirs = next(k for k in (b"%d" % n for n in range(99)) if turns.wait(k, 0.0) > 0)
+    for n in range(1000):
+        since = 1000 + n / 7
+        now = since + turns.left(theirs, since, 0.0)
+        assert turns.left(theirs, now, now - since) == 0
+        assert turns.left(theirs, now - 0.001, now - 0.001 - since) > 0
