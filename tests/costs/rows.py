@@ -14,8 +14,8 @@ from tests.costs.fleet import Fleet, Spent, quiet
 WRITERS = 32
 HAND_OVERS = 3
 OBSERVERS = 5
-ITEMS = 50
-ROUNDS = 10
+ITEMS = 40
+ROUNDS = 5
 
 Acquire = Callable[[], Coroutine[Any, Any, coord.Grant]]
 

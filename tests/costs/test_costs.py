@@ -7,7 +7,7 @@ import pytest
 from tests.costs import counting
 from tests.costs.rows import ROWS
 
-CLIENTS = 20
+CLIENTS = 8
 
 
 @pytest.mark.parametrize("recipe", ROWS)
