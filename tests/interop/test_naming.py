@@ -125,7 +125,8 @@ async def test_old_grpc_for_go_cannot_balance_over_metadata_that_is_an_object(
     So it is with entries of Go's own, and with ours, whose metadata is always an object.
     """
     async with go_peer(endpoint) as peer, contextlib.AsyncExitStack() as stack:
-        servers = [Instance(client, name + "-ours"), Instance(client, name + "-ours")]
+        # Not below the name, nor beside it: Go reads every key that begins with it.
+        servers = [Instance(client, "ours/" + name), Instance(client, "ours/" + name)]
         for number, each in enumerate(servers):
             await stack.enter_async_context(each.listed())
             await peer.do("add-endpoint", name, f"{name}/{number}", each.addr, metadata)

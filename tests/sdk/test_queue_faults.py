@@ -7,13 +7,16 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 import coord
+from coord import op
 from coord.cache.mirror import Limits
 from coord.recipes.queues import consumer as consumer_module
 from coord.recipes.turns import GRACE_S, Turns
+from coord.runtime import Backoff
 from tests.sdk.queue_models import HandOffModel, recorded
 from tests.support.faulty import TXN, Fault, make_faulty
 from tests.support.proxy import Proxy
@@ -400,6 +403,36 @@ async def test_histories_under_faults_fit_the_model(
     assert not model.items
 
 
+async def test_a_put_gets_through_where_others_put_all_the_time(
+    inline: coord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They do not pause as we do: Go's client, for one. What was read before a pause is of no use after it."""
+    markers, rivals = inline._core.markers, 0
+
+    async def rival_puts() -> None:
+        nonlocal rivals
+        rivals += 1
+        key = f"q/00100/{rivals:016}"
+        await inline.txn().then(op.put("__q/00100", ""), op.put(key, "theirs")).commit()
+
+    commit = markers.run
+
+    async def too_late(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever it takes
+        if not rivals:
+            await rival_puts()
+        return await commit(*args, **options)
+
+    async def pause(*_: object) -> None:
+        await rival_puts()
+
+    monkeypatch.setattr(markers, "run", too_late)
+    monkeypatch.setattr(Backoff, "pause", pause)
+    async with inline.priority_queue("q") as queue:
+        await queue.put("ours")
+        assert rivals == 2
+        assert [item.value for item in await queue.peek(3)] == [b"theirs", b"theirs", b"ours"]
+
+
 # -- turns ---------------------------------------------------------------------------------------------------------
 
 
@@ -446,3 +479,15 @@ def test_consumers_that_see_everything_late_become_patient_for_a_while() -> None
     assert turns.wait(theirs, 60.0) == pytest.approx(0.4)
     turns.update([b"%d" % n for n in range(20)], None)
     assert turns.wait(theirs, 60.0) == 1.0
+
+
+def test_a_turn_comes_at_the_time_that_was_told() -> None:
+    """Rounding leaves a rest now and then, which a clock that moves only when somebody waits may never get over."""
+    turns = Turns()
+    turns.update([b"a", b"b"], b"a")
+    theirs = next(k for k in (b"%d" % n for n in range(99)) if turns.wait(k, 0.0) > 0)
+    for n in range(1000):
+        since = 1000 + n / 7
+        now = since + turns.left(theirs, since, 0.0)
+        assert turns.left(theirs, now, now - since) == 0
+        assert turns.left(theirs, now - 0.001, now - 0.001 - since) > 0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import coord
 from coord import Backoff
+from coord.cache import CacheSnapshot
+from coord.recipes.work_queue.agenda import Agenda
+from coord.recipes.work_queue.layout import Layout
 from coord.testing import MemoryWorld
 
 AT_ONCE = Backoff(first=0, most=0)
@@ -84,3 +87,36 @@ def test_a_claim_with_a_time_of_its_own_ends_unless_extended(world: MemoryWorld)
         assert client.lease_time_to_live(item.session.lease_id).remaining is None
         again.ack()
         assert client.count("q/claims/") == 0
+
+
+class Snapshot:
+    """What an agenda reads of a view."""
+
+    def __init__(self, values: dict[bytes, bytes]) -> None:
+        self._entries = {
+            key: coord.KeyValue(
+                key=key, value=value, create_revision=1, mod_revision=1, version=1, lease=0
+            )
+            for key, value in values.items()
+        }
+
+    def entry(self, key: bytes) -> coord.KeyValue | None:
+        return self._entries.get(key)
+
+    def entries(self, prefix: bytes) -> list[coord.KeyValue]:
+        return [entry for key, entry in self._entries.items() if key.startswith(prefix)]
+
+
+@pytest.mark.parametrize("due_ms", [1024003, 1024004, 1024013, 1700000000000])
+def test_a_delay_is_over_at_the_time_that_was_told(due_ms: int) -> None:
+    """Milliseconds in seconds are rounded: a clock that moves only when somebody waits would stand still before them."""
+    layout = Layout(b"q")
+    found = {layout.items + b"00001-a": b"x", layout.delay + b"00001-a": b"%d" % due_ms}
+    snapshot, agenda = cast("CacheSnapshot[bytes]", Snapshot(found)), Agenda(layout)
+    begun = due_ms / 1000 - 1
+    agenda.start(snapshot, 0.0, begun)
+    due = agenda.due_in(begun)
+    assert due is not None
+    assert not list(agenda.ready(snapshot))
+    agenda.promote(snapshot, 1.0, begun + due)
+    assert [candidate.id for candidate in agenda.ready(snapshot)] == [b"00001-a"]

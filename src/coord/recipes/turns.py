@@ -26,6 +26,9 @@ _WAIT_MOST_S = 1.0
 _FARTHEST = 8
 # A consumer that has let an item pass is busy, or has stopped asking: for so long nobody waits for it again.
 _ABSENT_S = 1.0
+# Sums of times are rounded. A rest of less than this may be no step at all for a clock of floats, and one that moves only
+# when somebody waits (of a test) would stand still, and the item wait for ever.
+_LEAST_S = 1e-6
 
 
 class Turns:
@@ -59,6 +62,11 @@ class Turns:
         else:
             distance = (present.index(self._own) - _number(key)) % len(present)
         return min(_WAIT_MOST_S, self._grace(now) * min(distance, _FARTHEST))
+
+    def left(self, key: bytes, now: float, has_been: float) -> float:
+        """Return for how many seconds more we leave alone an item that has been there for ``has_been``; 0: not at all."""
+        left = self.wait(key, now) - has_been
+        return left if left >= _LEAST_S else 0.0
 
     def lost(self, now: float) -> None:
         """Take note that we have tried an item which somebody else had got meanwhile."""

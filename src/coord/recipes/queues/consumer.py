@@ -214,7 +214,7 @@ class Consumer:
         if due > 0:
             return due
         has_been = min(now - self._head[1], -due)
-        return self._turns.wait(entry.key, now) - has_been
+        return self._turns.left(entry.key, now, has_been)
 
     def _note_head(self, entry: Entry[bytes] | None, now: float) -> None:
         key = b"" if entry is None else entry.key
@@ -273,7 +273,7 @@ class Consumer:
         if done.applied:
             self._note_gone(entry)
             now = self._clock.mono()
-            if now - self._head[1] >= self._turns.wait(entry.key, now):
+            if self._turns.left(entry.key, now, now - self._head[1]) == 0:
                 self._turns.passed(entry.key, now)
             return item_of(entry)
         if done.result is not None:

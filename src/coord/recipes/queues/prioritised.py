@@ -92,13 +92,13 @@ class _Producer(Producer):
                 done = await self._home.core.markers.run(
                     (compare.mod_revision(b"__" + base) < seen.revision + 1,),
                     (op.put(b"__" + base, b""), op.put(_next_key(base, seen), value)),
-                    (look,),
                     timeout=left,
                 )
                 if done.applied:
                     return done.revision
-                seen = done.result
                 await backoff.pause(left)
+                # What the failed one has read is too old by now where others go on without a pause.
+                seen = None
         finally:
             self._line.release()
         raise CoordTimeout(

@@ -73,7 +73,7 @@ class Agenda:
 
     def promote(self, snapshot: CacheSnapshot[bytes], now: float, wall: float) -> None:
         """Make those ready whose time has come."""
-        while self._waiting and self._waiting[0][0] <= wall * _MS:
+        while self._waiting and self._waiting[0][0] / _MS <= wall:
             self._touch(heapq.heappop(self._waiting)[1], snapshot, now, wall)
 
     def due_in(self, wall: float) -> float | None:
@@ -135,7 +135,7 @@ class Agenda:
         if item is None or snapshot.entry(self._layout.claims + item_id) is not None:
             return None
         delay = snapshot.entry(self._layout.delay + item_id)
-        if delay is not None and delay.value.isdigit() and int(delay.value) > wall * _MS:
+        if delay is not None and delay.value.isdigit() and int(delay.value) / _MS > wall:
             heapq.heappush(self._waiting, (int(delay.value), item_id))
             return None
         return priority_of(item_id), item.create_revision, item_id

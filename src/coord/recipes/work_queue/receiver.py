@@ -251,8 +251,8 @@ class Receiver:
         window = max(2 * self._turns.count, most)
         limit = 1 if self._one_by_one else most
         for candidate in islice(self._agenda.ready(self._view.snapshot()), window):
-            wait = self._turns.wait(candidate.item.key, now) - (now - candidate.since)
-            if wait <= 0:
+            wait = self._turns.left(candidate.item.key, now, now - candidate.since)
+            if wait == 0:
                 wanted.append(candidate)
                 if len(wanted) == limit:
                     break
@@ -357,7 +357,8 @@ class Receiver:
             self._one_by_one = False
             for candidate in wanted:
                 self._agenda.tried(candidate)
-                if token and now - candidate.since >= self._turns.wait(candidate.item.key, now):
+                has_been = now - candidate.since
+                if token and self._turns.left(candidate.item.key, now, has_been) == 0:
                     self._turns.passed(candidate.item.key, now)
         else:
             self._one_by_one = True  # one of them is gone, and the others may not be
