@@ -237,8 +237,12 @@ class Session:
             grant = await self._home.leases.grant(
                 self._asked_ttl, lease_id=self.lease_id, reuse=True, timeout=timeout
             )
-        except BaseException:
+        except BaseException as error:
             self._home.background(self._revoke_quietly(), name="session-drop")
+            if isinstance(
+                error, AmbiguousResult
+            ):  # nobody knows the lease, so it matters to nobody
+                raise Unavailable(f"no lease for a session: {error.reason}") from error
             raise
         self._begin(sent_at, grant.ttl)
 

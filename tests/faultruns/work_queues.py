@@ -14,6 +14,7 @@ from tests.faultruns.scene import Scene
 _PUT_S = 10.0
 _TAKE_S = 2.0
 _PRIORITIES = (10, 10, 20, 30)
+_GIVE_BACK = 10
 _MOST_ATTEMPTS = 100
 """Nothing here fails by itself: a worker that is lost, or an answer, must never make a dead letter."""
 
@@ -155,6 +156,14 @@ async def _do_job(scene: Scene, item: coord.WorkItem, asked: float) -> None:
     scene.notes.note("work_queue", "acked", value=value, token=item.token, asked=began, known=done)
     if done:
         scene.ok("work_queue", asked)
+        return
+    # It is ours for as long as the session lasts, which may be the whole run: give it back.
+    for _ in range(_GIVE_BACK):
+        if item.ended.is_set() or await scene.did(
+            "work_queue", "nack", item.nack(reason="no answer"), within=10
+        ):
+            return
+        await scene.moment(1.0)
 
 
 async def work_queue_end(client: coord.Client, notes: Notes) -> None:

@@ -30,6 +30,7 @@ class FakeLeases:
         self.granted_at = 0.0
         self.revoked: list[int] = []
         self.reachable = True
+        self.answers = True
 
     async def grant(
         self, ttl: int, *, lease_id: int, reuse: bool, timeout: float | None
@@ -37,6 +38,8 @@ class FakeLeases:
         assert reuse  # a repeated grant may find its own first attempt
         self.granted_at = self._env.clock.mono()
         await asyncio.sleep(self.grant_takes)
+        if not self.answers:
+            raise coord.AmbiguousResult("LeaseGrant", "no answer")
         if not self.reachable:
             raise coord.Unavailable("nobody there")
         return LeaseGrant(lease_id=lease_id, ttl=max(ttl, self.min_ttl), revision=1)

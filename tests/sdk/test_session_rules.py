@@ -257,6 +257,18 @@ def test_close_without_a_server_leaves_the_lease_to_its_ttl() -> None:
     virtual(test)
 
 
+def test_an_open_without_an_answer_leaves_nothing_in_doubt() -> None:
+    async def test(home: Home) -> None:
+        home.leases.answers = False
+        session = home.session()
+        with pytest.raises(coord.Unavailable, match="no lease for a session: no answer"):
+            await session.open()
+        await asyncio.sleep(SECOND)
+        assert home.leases.revoked == [session.lease_id]
+
+    virtual(test)
+
+
 def test_an_open_that_fails_or_is_cancelled_revokes_what_may_exist() -> None:
     async def test(home: Home) -> None:
         home.leases.grant_takes = 1

@@ -141,8 +141,8 @@ class Presence:
             return await self._home.session_or_default(self._given)
         if self._own is None or self._own.valid_for() <= 0:
             own = Session(self._home, ttl=self._ttl, name=self.text)
-            # After an outage in which everybody's session has ended, entries stay until they are put anew, each at
-            # its time: were all leases revoked at once, everybody would be gone at once.
+            # After an outage in which everybody's session has ended, entries stay until they are taken along: were
+            # all leases revoked, everybody would be gone at once.
             own.spares_lease = self._heals
             await own.open()
             if self._own is not None:
@@ -190,11 +190,30 @@ class Presence:
                 self.revision = entry.token
                 return value
             # What is there is somebody else's, or ours of a session before, which will vanish with its lease.
+            if found is not None and session is self._own:
+                await self._take_along(session, found, value)
+                continue
             other, entry.other, entry.token = found or entry.other, None, 0
             if other is not None:
                 if found is None and not takeover:
                     raise KeyTaken(self.key, other)
                 await self._clear(session, other)
+
+    async def _take_along(self, session: Session, found: KeyValue, value: bytes) -> None:
+        """Put our own key of a session before under the present lease: there is no moment in which it is gone.
+
+        When that fails, or an answer is missing, the next create tells. Whoever gives the attempt up deletes the key,
+        by the create revision that it keeps.
+        """
+        with contextlib.suppress(Unavailable, AmbiguousResult, CoordTimeout):
+            await while_valid(
+                session,
+                self._home.txn.run(
+                    (compare.mod_revision(self.key) == found.mod_revision,),
+                    (op.put(self.key, value, lease=session.lease_id),),
+                    repeat=Repeat.IDEMPOTENT,
+                ),
+            )
 
     async def _clear(self, session: Session, found: KeyValue) -> None:
         """Delete a key as it was found; when that fails, or an answer is missing, the next create tells.
@@ -223,7 +242,7 @@ class Presence:
                 self._home,
                 lambda: self._look(entry),
                 session=session,
-                first=Watch((self.key,), entry.token),
+                first=Watch((self.key,), max(entry.token, self.revision)),
             )
             removed = True
         except SessionError:
