@@ -510,7 +510,7 @@ async def test_killed_processes_lose_nothing_and_repeat_no_effect(
         queue = client.work_queue(name, max_attempts=99)
         workers = [await start() for _ in range(2)]
         try:
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(120 + ITEMS / 10):
                 for n in range(ITEMS):
                     await queue.put(f"{n}")
                     if n % (ITEMS // 3) == ITEMS // 4:
