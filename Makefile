@@ -65,8 +65,9 @@ sim: $(VENV)/.dev ## 200 simulated clusters, one per seed, with faults: make sim
 bench: $(VENV)/.dev $(VENV)/.peers ## coord-server and etcd side by side; prints a table of ratios.
 	$(PY) -m benchmarks $(ARGS)
 	$(PY) -m benchmarks.python_clients
+	$(PY) -m benchmarks.recipes
 
-peers: $(VENV)/.dev ## Fetch etcd 3.4 and h2load by apt-get into .venv, if this machine has neither.
+peers: $(VENV)/.dev ## Fetch what we compare with (etcd 3.4, h2load, ZooKeeper, Redis ...) by apt-get into .venv, unless it is here.
 	@$(PY) -m tools.peers
 	@touch $(VENV)/.peers
 

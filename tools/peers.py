@@ -25,9 +25,24 @@ PACKAGES = {
     "etcdctl": "etcd-client",
     "h2load": "nghttp2-client",
     "postgres": "postgresql",
+    "redis-server": "redis-server",
+    "zookeeper": "libzookeeper-java",
 }
 # Programs that may need libraries which the system has not: what these are called.
-NEED_MORE = {"h2load": "", "postgres": r"lib(?!llvm)"}
+NEED_MORE = {"h2load": "", "postgres": r"lib(?!llvm)", "redis-server": r"redis-tools|lib"}
+# What the server of ZooKeeper loads when it starts; it tells its version without. Java is the system's.
+JARS = (
+    "libslf4j-java",
+    "liblog4j1.2-java",
+    "libnetty-java",
+    "libdropwizard-metrics-java",
+    "libjackson2-core-java",
+    "libjackson2-databind-java",
+    "libjackson2-annotations-java",
+    "libsnappy-java",
+    "libcommons-cli-java",
+    "libcommons-io-java",
+)
 # What a system that runs Python has, and what must fit its kernel and loader.
 OF_THE_SYSTEM = {"libc6", "libgcc-s1", "libstdc++6"}
 TIMEOUT_S = 120.0
@@ -62,6 +77,11 @@ def fetch(name: str, package: str) -> None:
     if name == "postgres":  # the package only says which release is the present one
         (server,) = [each for each in depends if re.fullmatch(r"postgresql-\d+", each)]
         depends = unpack(server)
+    if name == "zookeeper":
+        if shutil.which("java") is None:
+            raise NotHad("there is no java to run it: install default-jre-headless")
+        for each in JARS:
+            unpack(each)
     peers.program.cache_clear()
     seen: set[str] = set()
     while peers.program(name) is None and name in NEED_MORE and depends:

@@ -44,7 +44,11 @@ async def calls(client: Any, row: str, callers: int, until: str) -> dict[str, fl
         async with client.lock(b"bench/aetcd%d" % caller, ttl=30):
             pass
 
-    call = {"put": put, "get": get, "txn": txn, "lock-own": lock}[row]
+    async def lock_one(_: int, __: int) -> None:
+        async with client.lock(b"bench/aetcd", ttl=30):
+            pass
+
+    call = {"put": put, "get": get, "txn": txn, "lock-own": lock, "lock-one": lock_one}[row]
     for warm in range(50):
         await get(0, warm)
     return await closed_loop(call, callers=callers, until=until)

@@ -48,6 +48,10 @@ CLIENTS = (
     Client(name="etcetra==0.1.19", package="etcetra", module="etcetra_load"),
     Client(name="etcd-client-py==0.5.1", package="etcd_client", module="etcd_client_load"),
 )
+SIDES = (
+    Client(name="kazoo==2.11.0", package="kazoo", module="kazoo_load", besides=()),
+    Client(name="redis==8.1.0", package="redis", module="redis_load"),
+)
 
 
 def folder(client: Client) -> Path:
@@ -58,7 +62,7 @@ def folder(client: Client) -> Path:
 @functools.cache
 def missing(client: str) -> str | None:
     """Make the environment of the client of this name unless it is there; say why that failed, if it did."""
-    (known,) = [c for c in CLIENTS if c.name == client]
+    (known,) = [c for c in (*CLIENTS, *SIDES) if c.name == client]
     home = folder(known)
     done = home / "installed"
     if done.exists():

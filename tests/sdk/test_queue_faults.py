@@ -254,15 +254,15 @@ async def _with_stale_view(queue: coord.PriorityQueue) -> None:
     (late,) = await queue._consumer.read(1)
     await queue.put("urgent", priority=1)
     order = queue._consumer._order
-    head = order.head
+    heads = order.heads
     seen = asyncio.Event()
 
     def stale(*args: object) -> object:
         if not seen.is_set():
-            return late
-        return head(*args)  # type: ignore[arg-type]
+            return [late]
+        return heads(*args)  # type: ignore[arg-type]
 
-    order.head = stale  # type: ignore[method-assign, assignment]
+    order.heads = stale  # type: ignore[method-assign, assignment]
     begin = queue._consumer._begin
 
     def begin_once(*args: object, **kwargs: object) -> object:

@@ -510,7 +510,7 @@ async def test_killed_processes_lose_nothing_and_repeat_no_effect(
         queue = client.work_queue(name, max_attempts=99)
         workers = [await start() for _ in range(2)]
         try:
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(120 + ITEMS / 10):
                 for n in range(ITEMS):
                     await queue.put(f"{n}")
                     if n % (ITEMS // 3) == ITEMS // 4:
@@ -526,6 +526,66 @@ async def test_killed_processes_lose_nothing_and_repeat_no_effect(
                 await worker.wait()
         found = [kv.key.split(b"/")[-2].decode() for kv in (await client.get_prefix(effects)).items]
         assert Counter(found) == Counter(str(n) for n in range(ITEMS))
+
+
+# -- receivers that wait at the same time --------------------------------------------------------------------------
+
+
+async def test_those_who_wait_share_a_claim(inline: coord.Client) -> None:
+    queue = await warm(inline)
+    receivers = [asyncio.ensure_future(queue.receive(max=most)) for most in (1, 2, 1, 1)]
+    await asyncio.sleep(0.01)
+    faulty = make_faulty(inline)
+    ops = [op for n in range(6) for op in queue.put_ops(f"{n}", dedup_id=f"{n}")]
+    await inline.txn().then(*ops).commit()
+    async with asyncio.timeout(WITHIN_S):
+        got = [await receiver for receiver in receivers]
+    assert [[item.value for item in items] for items in got] == [
+        [b"0"],
+        [b"1", b"2"],
+        [b"3"],
+        [b"4"],
+    ]
+    assert len({item.token for items in got for item in items}) == 1
+    assert faulty.paths.count(TXN) == 2
+    assert await claims(inline) == 5
+    await queue.close()
+
+
+async def test_what_was_claimed_for_those_who_have_gone_goes_back(inline: coord.Client) -> None:
+    queue = await warm(inline)
+    receivers = [asyncio.ensure_future(queue.receive()) for _ in range(4)]
+    await asyncio.sleep(0.01)
+    faulty = make_faulty(inline)
+    claiming = asyncio.Event()
+    faulty.on_call = lambda _: claiming.set() if faulty.paths.count(TXN) == 2 else None
+    ops = [op for n in range(4) for op in queue.put_ops(f"{n}", dedup_id=f"{n}")]
+    await inline.txn().then(*ops).commit()
+    await claiming.wait()
+    for receiver in receivers[1:]:
+        receiver.cancel()
+    await asyncio.wait(receivers)
+    (item,) = receivers[0].result()
+    assert item.value == b"0"
+    async with asyncio.timeout(WITHIN_S):
+        while await claims(inline) > 1:
+            await asyncio.sleep(0.001)
+    again = await one(queue)
+    assert (again.value, again.attempt) == (b"1", 1)
+    await queue.close()
+
+
+async def test_claims_with_times_of_their_own_are_made_one_by_one(inline: coord.Client) -> None:
+    queue = await warm(inline, claim="visibility", visibility=5)
+    receivers = [asyncio.ensure_future(queue.receive()) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    ops = [op for n in range(3) for op in queue.put_ops(f"{n}", dedup_id=f"{n}")]
+    await inline.txn().then(*ops).commit()
+    async with asyncio.timeout(WITHIN_S):
+        got = [(await receiver)[0] for receiver in receivers]
+    assert [item.value for item in got] == [b"0", b"1", b"2"]
+    assert len({item.token for item in got}) == 3
+    await queue.close()
 
 
 # -- rules ---------------------------------------------------------------------------------------------------------

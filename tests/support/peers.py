@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,9 +27,12 @@ _ASK = {
     "h2load": "--version",
     "initdb": "--version",
     "postgres": "--version",
+    "redis-server": "--version",
+    # A class: the words of `zookeeper` end where the name of one is to follow.
+    "zookeeper": "org.apache.zookeeper.version.VersionInfoMain",
 }
 # Any release of these will do.
-_ANY_RELEASE = frozenset({"h2load", "initdb", "postgres"})
+_ANY_RELEASE = frozenset({"h2load", "initdb", "postgres", "redis-server", "zookeeper"})
 # Debian keeps servers of several releases side by side, out of the way of PATH.
 _POSTGRES = "lib/postgresql/*/bin"
 _ASK_TIMEOUT_S = 20.0
@@ -36,7 +40,7 @@ _ASK_TIMEOUT_S = 20.0
 
 @functools.cache
 def program(name: str) -> tuple[str, ...] | None:
-    """The words that run ``etcd`` or ``etcdctl`` 3.4.23, ``h2load``, ``postgres`` or ``initdb``; None if it is not here."""
+    """The words that run ``etcd`` or ``etcdctl`` 3.4.23, ``h2load``, ``redis-server`` ...; None if it is not here."""
     for _, words in _candidates(name):
         version = _version((*words, _ASK[name]))
         if version and (name in _ANY_RELEASE or version == DEBIAN_RELEASE):
@@ -58,6 +62,9 @@ def describe(name: str) -> str:
 
 
 def _candidates(name: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    if name == "zookeeper":
+        yield from _zookeeper()
+        return
     for unpacked in (UNPACKED / "usr" / "bin" / name, *_newest(UNPACKED / "usr", name)):
         if not unpacked.exists():
             continue
@@ -71,6 +78,14 @@ def _candidates(name: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
         for path in (*on_path, *_newest(Path("/usr"), name)):
             if os.access(path, os.X_OK):
                 yield path, (str(path),)
+
+
+def _zookeeper() -> Iterator[tuple[Path, tuple[str, ...]]]:
+    java = shutil.which("java")
+    for root in (UNPACKED / "usr", Path("/usr")):
+        jar = root / "share" / "java" / "zookeeper.jar"
+        if java is not None and jar.exists():
+            yield jar, (java, "-cp", str(jar.parent / "*"))
 
 
 def _newest(root: Path, name: str) -> list[Path]:

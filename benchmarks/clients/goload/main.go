@@ -20,6 +20,7 @@ import (
 
 	"go.etcd.io/etcd/clientv3"
 	"go.etcd.io/etcd/clientv3/concurrency"
+	recipe "go.etcd.io/etcd/contrib/recipes"
 )
 
 const (
@@ -100,6 +101,18 @@ func campaign(ctx context.Context, client *clientv3.Client, caller int) (call, e
 	}, nil
 }
 
+// queue puts an item and takes one.
+func queue(_ context.Context, client *clientv3.Client, _ int) (call, error) {
+	line := recipe.NewQueue(client, "/bench/queue")
+	return func(context.Context) error {
+		if err := line.Enqueue(value); err != nil {
+			return err
+		}
+		_, err := line.Dequeue()
+		return err
+	}, nil
+}
+
 var operations = map[string]prepare{
 	"put":      put,
 	"get":      get,
@@ -108,6 +121,7 @@ var operations = map[string]prepare{
 	"lock-own": lock(func(caller int) string { return fmt.Sprintf("/bench/own/%d", caller) }),
 	"lock-one": lock(func(int) string { return "/bench/one" }),
 	"campaign": campaign,
+	"queue":    queue,
 }
 
 func run(endpoints, operation string, callers, total int) error {

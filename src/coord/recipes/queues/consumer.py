@@ -1,10 +1,16 @@
-"""What takes the items of one queue object: it follows the queue, and tries its head when it is its turn."""
+"""What takes the items of one queue object: it follows the queue, and tries its head when it is its turn.
+
+Getters that wait at the same time are served by one transaction, which takes the head and those that follow it.
+So the order holds as if each had been taken by itself; and nobody else's turn is disturbed, since every take begins
+with the head.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from coord.cache import Cache
@@ -23,11 +29,11 @@ from coord.recipes.turns import Turns
 from coord.store import operations as op
 from coord.store.comparing import mod_revision
 from coord.store.keys import prefix_range
-from coord.store.marker import Marked
+from coord.store.marker import MARKER_OPS, Marked
 from coord.waiter import RETRY_HIGH_S, RETRY_LOW_S
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from coord.cache import Changes, Mirrors
     from coord.codec.values import Entry
@@ -36,14 +42,18 @@ if TYPE_CHECKING:
     from coord.recipes.queues.producer import Producer
     from coord.store.comparing import Compare
     from coord.store.operations import Op
+    from coord.store.txn import TxnResult
     from coord.store.values import KeyValue
 
 LIMITS = Limits(max_keys=1_000_000, max_bytes=1 << 30)
 # A wall clock may be set while somebody waits for it.
 _LONGEST_WAIT_S = 30.0
 
-Taken = QueueItem | CoordError | None
-"""How a take ended: the item, that it failed, or that somebody else was faster."""
+# So many items at most in one transaction.
+_MOST = 64
+
+Taken = list[QueueItem] | CoordError
+"""How a take ended: the items, none if somebody else was faster, or that it failed."""
 
 
 class Consumer:
@@ -65,7 +75,9 @@ class Consumer:
         self._getters = 0
         self._line = asyncio.Lock()  # wakes its waiters in order
         self._flight: asyncio.Task[Taken] | None = None
-        self._spare: deque[QueueItem] = deque()
+        # What takes have brought: a getter gets the item, or raises the error.
+        self._spare: deque[QueueItem | CoordError] = deque()
+        self._most = _MOST
         self._hint: Entry[bytes] | None = None
         self._gone: dict[bytes, int] = {}
         self._news = asyncio.Event()
@@ -109,63 +121,74 @@ class Consumer:
                 entry = await self.read_first()  # the view may be a moment behind
             if entry is None or self._order.due_in(entry) > 0:
                 return None
-            flight = self._begin(entry, insistent=False)
+            flight = self._begin([entry], insistent=False)
             try:
                 await asyncio.wait({flight})
             except BaseException:
                 flight.add_done_callback(self._hand_on)
                 raise
-            if (item := _outcome(flight)) is not None:
-                return item
+            for outcome in _outcomes(flight, 1):
+                return _item(outcome)
 
     async def _next(self) -> QueueItem:
         while True:
-            self._check()
             if self._spare:
-                return self._spare.popleft()
-            if self._flight is None:
-                entry = await self._candidate()
-                if entry is None:
-                    continue
-                self._flight = self._begin(entry, insistent=True)
-            # A getter that goes away in this moment leaves the flight to the next one.
-            await asyncio.wait({self._flight})
-            flight, self._flight = self._flight, None
-            item = _outcome(flight)
-            if item is not None:
+                item = _item(self._spare.popleft())
                 self._has_served = True
                 return item
+            self._check()
+            flight = self._flight
+            if flight is None:
+                entries = await self._candidates()
+                if not entries:
+                    continue
+                flight = self._flight = self._begin(entries, insistent=True)
+                flight.add_done_callback(partial(self._landed, count=len(entries)))
+            # A getter that goes away in this moment leaves the flight to the next one.
+            await asyncio.wait({flight})
 
     def _leave(self) -> None:
         """See to it that nothing is lost that the last getter has left behind."""
-        if self._getters:
-            return
-        while self._spare:
-            self.give_back(self._spare.popleft())
-        flight = self._flight
-        if flight is not None:
-            flight.add_done_callback(self._landed)
+        if not self._getters:
+            self._return_spares()
 
-    def _landed(self, flight: asyncio.Task[Taken]) -> None:
-        if self._flight is flight and not self._getters:
-            self._flight = None
-            self._hand_on(flight)
+    def _return_spares(self) -> None:
+        spare, self._spare = self._spare, deque()
+        self._return([item for item in spare if isinstance(item, QueueItem)])
+
+    def _landed(self, flight: asyncio.Task[Taken], count: int) -> None:
+        self._flight = None
+        # Getters that have come since stand behind those for whom this was.
+        outcomes = _outcomes(flight, min(count, self._getters))
+        self._spare.extend(outcomes)
+        self._leave()
 
     def _hand_on(self, flight: asyncio.Task[Taken]) -> None:
         """Find a use for what a take has brought whose getter has gone."""
-        if not flight.cancelled() and isinstance(taken := flight.result(), QueueItem):
-            self.give_back(taken)
+        for outcome in _outcomes(flight, 0):
+            if isinstance(outcome, QueueItem):
+                self.give_back(outcome)
 
     def give_back(self, item: QueueItem) -> None:
         """Give an item to the next getter, or put it back into the queue."""
         if self._getters:
             self._spare.append(item)
             self._news.set()
+        else:
+            self._return([item])
+
+    def _return(self, items: list[QueueItem]) -> None:
+        """Put items back into the queue, in their order."""
+        if not items:
             return
-        task = self._home.background(self._put_back(item), name="queue-return")
+        task = self._home.background(self._put_back_all(items), name="queue-return")
         if task is not None:
             self._returns.add(task)
             task.add_done_callback(self._returns.discard)
+
+    async def _put_back_all(self, items: list[QueueItem]) -> None:
+        for item in items:
+            await self._put_back(item)
 
     async def _put_back(self, item: QueueItem) -> None:
         while True:
@@ -181,31 +204,36 @@ class Consumer:
 
     # -- the head --------------------------------------------------------------------------------------------------
 
-    async def _candidate(self) -> Entry[bytes] | None:
-        """Wait until there is an item whose turn it is, or one to spare (None)."""
+    async def _candidates(self) -> Sequence[Entry[bytes]]:
+        """Wait until there are items whose turn it is, one for each getter at most, or one to spare (none)."""
         while not self._spare:
             self._check()
             if self._hint is not None:
                 hint, self._hint = self._hint, None
-                return hint
+                return [hint]
             view = self._view
             if view is None:
                 entry = await self._one_off()
                 if entry is not None:
-                    return entry
+                    return [entry]
                 continue
             self._news.clear()
             within = _LONGEST_WAIT_S
-            entry = self._order.head(view.snapshot(), self._gone)
-            if entry is not None:
-                wait = self._wait_for(entry)
+            entries = self._order.heads(view.snapshot(), self._gone, self._wanted())
+            if entries:
+                wait = self._wait_for(entries[0])
                 if wait <= 0:
-                    return entry
+                    return [entry for entry in entries if self._order.due_in(entry) <= 0]
                 within = min(within, wait)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within):
                     await self._news.wait()
-        return None
+        return []
+
+    def _wanted(self) -> int:
+        """Return how many items to take in one transaction."""
+        most = self._order.most(self._home.txn.max_ops - MARKER_OPS)
+        return max(1, min(self._getters, self._most, most))
 
     def _wait_for(self, entry: Entry[bytes]) -> float:
         """Return for how many seconds an item is not ours to try; 0 or less if it is."""
@@ -256,41 +284,63 @@ class Consumer:
 
     # -- taking ----------------------------------------------------------------------------------------------------
 
-    def _begin(self, entry: Entry[bytes], *, insistent: bool) -> asyncio.Task[Taken]:
+    def _begin(self, entries: Sequence[Entry[bytes]], *, insistent: bool) -> asyncio.Task[Taken]:
         """Start a take, which goes on whoever waits for it."""
-        task = self._home.background(self._take(entry, insistent=insistent), name="queue-take")
+        task = self._home.background(self._take(entries, insistent=insistent), name="queue-take")
         if task is None:
             raise ClientClosed
         return cast("asyncio.Task[Taken]", task)
 
-    async def _take(self, entry: Entry[bytes], *, insistent: bool) -> Taken:
-        look = (self._order.first(1),) if self._order.is_strict else ()
-        when = (mod_revision(entry.key) == entry.mod_revision, *self._order.conditions(entry))
+    async def _take(self, entries: Sequence[Entry[bytes]], *, insistent: bool) -> Taken:
+        """Take all of ``entries``, the head and those that follow it, in one transaction."""
+        when = [mod_revision(entry.key) == entry.mod_revision for entry in entries]
+        when += self._order.conditions(entries)
+        then = [op.delete(entry.key) for entry in entries]
         try:
-            done = await self._settled(when, (op.delete(entry.key),), look, insistent=insistent)
+            done = await self._settled(
+                tuple(when), tuple(then), self._look(entries), insistent=insistent
+            )
         except CoordError as error:
             return error
         if done.applied:
-            self._note_gone(entry)
-            now = self._clock.mono()
-            if self._turns.left(entry.key, now, now - self._head[1]) == 0:
-                self._turns.passed(entry.key, now)
-            return item_of(entry)
-        if done.result is not None:
-            self._lost(entry, done)
-        return None
-
-    def _lost(self, entry: Entry[bytes], done: Marked) -> None:
-        """Take note of why a take failed: the item is gone, or there is one ahead of it."""
-        self._turns.lost(self._clock.mono())
-        if not self._order.is_strict:
-            self._note_gone(entry)
-        elif done.result is not None:
-            items = done.result.range(0).items
-            if items:
-                self._hint = items[0]
-            else:
+            self._most = min(2 * self._most, _MOST)
+            for entry in entries:
                 self._note_gone(entry)
+            now, head = self._clock.mono(), entries[0].key
+            if self._turns.left(head, now, now - self._head[1]) == 0:
+                self._turns.passed(head, now)
+            return [item_of(entry) for entry in entries]
+        if done.result is not None:
+            self._lost(entries, done.result)
+        return []
+
+    def _look(self, entries: Sequence[Entry[bytes]]) -> tuple[Op, ...]:
+        """Return what to read when a take fails, to know why."""
+        if self._order.is_strict:
+            return (self._order.first(1),)
+        if len(entries) == 1:
+            return ()
+        return tuple([op.get(entry.key, keys_only=True) for entry in entries])
+
+    def _lost(self, entries: Sequence[Entry[bytes]], result: TxnResult) -> None:
+        """Take note of why a take failed: items are gone, or there is one ahead of them."""
+        self._turns.lost(self._clock.mono())
+        self._most = max(1, len(entries) // 2)
+        if self._order.is_strict:
+            there = result.range(0).items
+            self._hint = there[0] if there else None
+            gone = () if there else entries
+        elif len(entries) == 1:
+            gone = entries
+        else:
+            found = [result.range(n).items for n in range(len(entries))]
+            gone = [
+                entry
+                for entry, items in zip(entries, found, strict=True)
+                if not items or items[0].mod_revision != entry.mod_revision
+            ]
+        for entry in gone:
+            self._note_gone(entry)
 
     def _note_gone(self, entry: Entry[bytes]) -> None:
         shown = None if self._view is None else self._view.entry(entry.key)
@@ -399,6 +449,7 @@ class Consumer:
         if self._flight is not None:
             await asyncio.wait({self._flight})
             await asyncio.sleep(0)  # what it has brought goes to a getter, or back
+        self._return_spares()
         while self._returns:
             await asyncio.wait(self._returns)
         if self._follower is not None:
@@ -411,10 +462,13 @@ class Consumer:
         self._home.background(self.close(), name="queue-close")
 
 
-def _outcome(flight: asyncio.Task[Taken]) -> QueueItem | None:
-    if flight.cancelled():
-        raise ClientClosed
-    taken = flight.result()
-    if isinstance(taken, CoordError):
-        raise taken
-    return taken
+def _outcomes(flight: asyncio.Task[Taken], getters: int) -> Sequence[QueueItem | CoordError]:
+    """Return what a take has brought: its items, or how it failed, to each of the getters."""
+    taken = ClientClosed() if flight.cancelled() else flight.result()
+    return [taken] * getters if isinstance(taken, CoordError) else taken
+
+
+def _item(outcome: QueueItem | CoordError) -> QueueItem:
+    if isinstance(outcome, CoordError):
+        raise outcome
+    return outcome

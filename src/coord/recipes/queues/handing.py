@@ -49,6 +49,7 @@ class HandOff:
         """Wait for the first item, take it out of the queue, and return it.
 
         The second call, or one that has to wait, begins a view of the queue, which further calls read.
+        Calls that wait at the same time share a transaction, and get their items in the order of the calls.
         A lost answer is cleared up: the item goes to one caller in the world, and to this one only if it says so.
         Raises :class:`QueueEmpty` after ``timeout`` seconds, :class:`AmbiguousResult` when the store could not be
         reached for so long (a minute and more) that nobody can know any more whether the item was taken.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 from abc import ABC, abstractmethod
+from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -13,7 +14,7 @@ from coord.store import operations as op
 from coord.store.kv import SortBy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from coord.cache import CacheBatch, CacheSnapshot
     from coord.codec.values import Entry
@@ -37,10 +38,17 @@ class Order(ABC):
         """Take note of what has changed."""
 
     @abstractmethod
+    def heads(
+        self, snapshot: CacheSnapshot[bytes], gone: Mapping[bytes, int], limit: int
+    ) -> list[Entry[bytes]]:
+        """Return the first items; ``gone`` are keys, by mod revision, that the snapshot still has and the store not."""
+
     def head(
         self, snapshot: CacheSnapshot[bytes], gone: Mapping[bytes, int]
     ) -> Entry[bytes] | None:
-        """Return the first item; ``gone`` are keys, by mod revision, that the snapshot still has and the store not."""
+        """Return the first item."""
+        found = self.heads(snapshot, gone, 1)
+        return found[0] if found else None
 
     @abstractmethod
     def first(self, limit: int) -> Op:
@@ -58,9 +66,13 @@ class Order(ABC):
         """Return for how many seconds an item must not be taken yet; negative since it may be."""
         return float("-inf")
 
-    def conditions(self, entry: Entry[bytes]) -> tuple[Compare, ...]:  # noqa: ARG002 - of the strict ones
-        """Return what must hold, beside that the item is there, for it to be the head."""
+    def conditions(self, entries: Sequence[Entry[bytes]]) -> tuple[Compare, ...]:  # noqa: ARG002 - of the strict ones
+        """Return what must hold, beside that the items are there, for them to be the first ones."""
         return ()
+
+    def most(self, max_ops: int) -> int:
+        """Return how many items one transaction can take that may have ``max_ops`` operations."""
+        return max_ops
 
     @property
     def is_strict(self) -> bool:
@@ -73,31 +85,34 @@ class ByRevision(Order):
 
     def __init__(self, prefix: bytes) -> None:
         super().__init__(prefix)
-        # Items that were taken stay until they come up.
-        self._heap: list[tuple[int, bytes]] = []
+        # By revision and key, which is the order in which they come; what was taken stays until it comes up.
+        self._items: deque[tuple[int, bytes]] = deque()
 
     @override
     def start(self, snapshot: CacheSnapshot[bytes]) -> None:
-        self._heap = [(entry.mod_revision, entry.key) for entry in snapshot.entries()]
-        heapq.heapify(self._heap)
+        self._items = deque(
+            sorted([(entry.mod_revision, entry.key) for entry in snapshot.entries()])
+        )
 
     @override
     def feed(self, batch: CacheBatch[bytes]) -> None:
-        for change in batch.changes:
-            if change.new is not None:
-                heapq.heappush(self._heap, (change.new.mod_revision, change.key))
+        # All of a batch is newer than what was before it; one that was coalesced has several revisions.
+        self._items.extend(
+            sorted([(c.new.mod_revision, c.key) for c in batch.changes if c.new is not None])
+        )
 
     @override
-    def head(
-        self, snapshot: CacheSnapshot[bytes], gone: Mapping[bytes, int]
-    ) -> Entry[bytes] | None:
-        while self._heap:
-            revision, key = self._heap[0]
+    def heads(
+        self, snapshot: CacheSnapshot[bytes], gone: Mapping[bytes, int], limit: int
+    ) -> list[Entry[bytes]]:
+        found: list[Entry[bytes]] = []
+        while self._items and len(found) < limit:
+            revision, key = self._items.popleft()
             entry = snapshot.entry(key)
             if entry is not None and entry.mod_revision == revision != gone.get(key):
-                return entry
-            heapq.heappop(self._heap)
-        return None
+                found.append(entry)
+        self._items.extendleft([(entry.mod_revision, entry.key) for entry in reversed(found)])
+        return found
 
     @override
     def first(self, limit: int) -> Op:
@@ -124,24 +139,28 @@ class ByKey(Order):
         self._strict = strict
 
     @override
-    def head(
-        self, snapshot: CacheSnapshot[bytes], gone: Mapping[bytes, int]
-    ) -> Entry[bytes] | None:
-        for entry in snapshot.entries():
-            if gone.get(entry.key) != entry.mod_revision:
-                return entry
-        return None
+    def heads(
+        self, snapshot: CacheSnapshot[bytes], gone: Mapping[bytes, int], limit: int
+    ) -> list[Entry[bytes]]:
+        there = (e for e in snapshot.entries() if gone.get(e.key) != e.mod_revision)
+        return list(islice(there, limit))
 
     @override
     def first(self, limit: int) -> Op:
         return op.get_prefix(self.prefix, limit=limit)
 
     @override
-    def conditions(self, entry: Entry[bytes]) -> tuple[Compare, ...]:
+    def conditions(self, entries: Sequence[Entry[bytes]]) -> tuple[Compare, ...]:
         if not self._strict:
             return ()
+        starts = [self.prefix, *[entry.key + b"\0" for entry in entries]]
+        gaps = [(start, e.key) for start, e in zip(starts, entries, strict=False) if start < e.key]
         # An empty range compares like a missing key.
-        return (compare.create_revision(self.prefix, end=entry.key) == 0,)
+        return tuple([compare.create_revision(start, end=end) == 0 for start, end in gaps])
+
+    @override
+    def most(self, max_ops: int) -> int:
+        return max_ops // 2 if self._strict else max_ops
 
     @property
     @override

@@ -25,7 +25,7 @@ from coord.recipes.work_queue.layout import (
     raw_id,
     text_of,
 )
-from coord.recipes.work_queue.receiver import Receiver
+from coord.recipes.work_queue.receiver import MOST_AT_ONCE, Receiver
 from coord.runtime import finish
 from coord.store import comparing as compare
 from coord.store import operations as op
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from coord.store.comparing import Compare
     from coord.store.operations import Op
 
-MOST_AT_ONCE = 40
-"""How many items one transaction claims at most: three comparisons, and up to three operations, for each."""
 _CLOSE_WITHIN_S = 10.0
 
 
@@ -182,6 +180,7 @@ class WorkQueue:
     async def receive(self, *, max: int = 1, timeout: float | None = None) -> list[WorkItem]:  # noqa: A002 - the usual name
         """Wait until there is an item, and claim it; up to ``max`` of them, at most 40, if there are more.
 
+        Items that are claimed together have one token, as those of calls that wait at the same time.
         Each must be acknowledged or given back: ``async with item:`` does either.
         Raises :class:`ReceiveTimeout` after ``timeout`` seconds, :class:`ConfMismatch`, and :class:`SessionExpired`
         as soon as the session that the queue was made with ends.

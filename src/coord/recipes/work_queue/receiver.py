@@ -1,4 +1,7 @@
-"""What claims the items of one work queue object: it follows the queue, and claims when it is its turn."""
+"""What claims the items of one work queue object: it follows the queue, and claims when it is its turn.
+
+Receivers that wait at the same time are served by one transaction.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,8 @@ _LIMITS = Limits(max_keys=1_000_000, max_bytes=1 << 30)
 # A wall clock may be set while somebody waits for it.
 _LONGEST_WAIT_S = 30.0
 _CATCH_UP_S = 1.0
+MOST_AT_ONCE = 40
+"""How many items one transaction claims at most: three comparisons, and up to three operations, for each."""
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 Claimed = list[WorkItem] | CoordError
@@ -87,6 +92,7 @@ class Receiver:
         self._agenda = Agenda(layout)
         self._turns = Turns()
         self._receivers = 0
+        self._asked = 0  # how many items they want, all of them together
         self._line = asyncio.Lock()  # wakes its waiters in order
         self._flight: asyncio.Task[Claimed] | None = None
         self._spare: deque[WorkItem] = deque()
@@ -113,11 +119,13 @@ class Receiver:
     async def receive(self, most: int) -> list[WorkItem]:
         """Wait until there is something to claim, and claim up to ``most`` items."""
         self._receivers += 1
+        self._asked += most
         try:
             async with self._line:
                 return await self._next(most)
         finally:
             self._receivers -= 1
+            self._asked -= most
             self._leave()
 
     async def _next(self, most: int) -> list[WorkItem]:
@@ -147,7 +155,7 @@ class Receiver:
             if isinstance(claimed, CoordError):
                 raise claimed
             if claimed:
-                # Another receiver of this process may have wanted more than the one whose flight this was.
+                # The others were for those who wait behind us.
                 self._spare.extend(claimed[most:])
                 return claimed[:most]
 
@@ -248,8 +256,10 @@ class Receiver:
             return [], None
         wanted: list[Candidate] = []
         within: float | None = None
-        window = max(2 * self._turns.count, most)
+        if self._conf.claim == "session":  # else each has a lease, which begins before the claim
+            most = max(most, min(self._asked, MOST_AT_ONCE))
         limit = 1 if self._one_by_one else most
+        window = max(2 * self._turns.count, most)
         for candidate in islice(self._agenda.ready(self._view.snapshot()), window):
             wait = self._turns.left(candidate.item.key, now, now - candidate.since)
             if wait == 0:
