@@ -39,6 +39,7 @@ _ALLOWED: dict[str, frozenset[str]] = {
     "barrier wait": frozenset({"BarrierTimeout"}),
     "double_barrier": _ENDED | {"BarrierTimeout", "BarrierLost"},
     "latch": _WRITE | {"LatchTimeout"},
+    "latch remaining": frozenset({"LatchTimeout", "Unavailable"}),
     "latch wait": frozenset({"LatchTimeout"}),
     "queue get": frozenset({"AmbiguousResult"}),
     "priority_queue get": frozenset({"AmbiguousResult"}),

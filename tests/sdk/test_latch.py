@@ -279,6 +279,18 @@ async def test_an_arrival_that_gets_no_answer_is_told_in_time(inline: coord.Clie
     assert await latch.count_down("a") == 1
 
 
+def test_a_question_leaves_nothing_in_doubt() -> None:
+    """Not even where it creates the latch that it asks about."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with virtual_client(loop) as client:
+            make_faulty(client, [Fault.LOSE_REPLY] * 100)
+            with pytest.raises(coord.LatchTimeout, match="looking at latch 'l' did not finish"):
+                await client.latch("l", 3).remaining(timeout=2)
+
+    run_virtual(main)
+
+
 async def test_a_store_out_of_reach_is_no_doubt(endpoint: str, prefix: str) -> None:
     async with Proxy(endpoint) as proxy, coord.connect(proxy.endpoint) as client:
         latch = client.latch(prefix + "l", 2)

@@ -361,6 +361,7 @@ HIDDEN = frozenset(
         "Session.attempt_limit",
         "Session.beat_on",
         "Session.confirm_lost",
+        "Session.drop_lease",
         "Session.expire",
         "Session.on_renewed",
         "Session.prove_alive",

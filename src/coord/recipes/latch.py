@@ -196,8 +196,17 @@ class CountdownLatch:
         await self._home.run(waiting)
 
     async def remaining(self, *, timeout: float | None = None) -> int:
-        """Return how many arrivals are missing, as of now (linearizable). Raises :class:`LatchMismatch`."""
-        reading = await self._home.run(self._store.read(timeout))
+        """Return how many arrivals are missing, as of now (linearizable).
+
+        Raises :class:`LatchMismatch`; :class:`LatchTimeout` or :class:`Unavailable` when the store does not answer.
+        """
+        limit = self._home.core.options.request_timeout if timeout is None else timeout
+        try:
+            reading = await self._home.run(self._store.read(limit))
+        except (AmbiguousResult, CoordTimeout) as error:
+            # Whether it has created the latch is nothing that anybody asked.
+            what = f"looking at latch {self._store.text!r}"
+            raise LatchTimeout(what, limit, explain=str(error)) from None
         return self._store.check(reading).remaining
 
     async def reset(self, count: int, *, timeout: float | None = None) -> None:
