@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from coord.recipes.registry import Instance
     from coord.sync.grpc.balanced import BalancedChannel, Deserializer, Member, Metadata, Serializer
 
+    # These are generic in the stubs only.
+    Future = grpc.Future[Any]
+    StreamUnaryMultiCallable = grpc.StreamUnaryMultiCallable[Any, Any]
+    UnaryUnaryMultiCallable = grpc.UnaryUnaryMultiCallable[Any, Any]
+else:
+    Future = grpc.Future
+    StreamUnaryMultiCallable = grpc.StreamUnaryMultiCallable
+    UnaryUnaryMultiCallable = grpc.UnaryUnaryMultiCallable
+
 
 class Refused(grpc.RpcError, grpc.Call):
     """A call that reached nobody: what gRPC's callers expect, which is an error and a call."""
@@ -139,8 +148,7 @@ def _details(error: object) -> str | None:
     return error.details() if isinstance(error, grpc.Call) else None
 
 
-# The classes of gRPC are generic in its stubs only.
-class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg] # pyright: ignore[reportMissingTypeArgument]
+class UnaryUnary(UnaryUnaryMultiCallable):
     """Makes the calls of one method; they are sent again where that is safe."""
 
     def __init__(
@@ -240,7 +248,7 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg] # pyri
         return BalancedFuture(attempts, send, waits=bool(wait_for_ready))
 
 
-class BalancedFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # pyright: ignore[reportMissingTypeArgument]
+class BalancedFuture(grpc.Call, Future):
     """A call under way, sent again where that is safe."""
 
     def __init__(
@@ -409,7 +417,7 @@ class BalancedFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # pyrigh
         return True
 
 
-class Once(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg] # pyright: ignore[reportMissingTypeArgument]
+class Once(StreamUnaryMultiCallable):
     """Makes calls that are sent once, to the instance that is picked when they begin."""
 
     def __init__(
