@@ -287,9 +287,9 @@ class Consumer:
             self._note_gone(entry)
         elif done.result is not None:
             items = done.result.range(0).items
-            if items:
+            if items and self._order.due_in(items[0]) <= 0:
                 self._hint = items[0]
-            else:
+            elif not items or items[0].key > entry.key:
                 self._note_gone(entry)
 
     def _note_gone(self, entry: Entry[bytes]) -> None:
