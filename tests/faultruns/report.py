@@ -79,9 +79,11 @@ class Row:
 
 def rows(history: History, recipes: list[str]) -> list[Row]:
     """Return what the table says of each recipe."""
-    begins = [line.t for line in history.of("fault", "begin")]
+    faults = history.of("fault", "begin")
+    begins = [line.t for line in faults]
     heals = [line.t for line in history.of("fault", "heal")]
-    quiet = [t - _QUIET_BEFORE_S for t in begins]
+    # A fault may take a while until it is done: members that are to end in order.
+    quiet = [line.number("asked") - _QUIET_BEFORE_S for line in faults]
     return [
         Row(
             recipe,

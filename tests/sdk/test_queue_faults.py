@@ -248,6 +248,48 @@ async def test_the_most_urgent_at_the_commit_is_taken_whatever_the_view_shows(
         assert (await loose.get()).value == b"late"
 
 
+async def test_the_first_that_is_due_at_the_commit_is_taken_whatever_the_view_shows(
+    inline: coord.Client,
+) -> None:
+    async with inline.delay_queue("q") as queue:
+        await queue.put("gone")
+        assert (await queue.get(timeout=WITHIN_S)).value == b"gone"  # from here on by a view
+        await queue.put("late", at=2000)
+        (late,) = await queue._consumer.read(1)
+        await queue.put("early", at=1000)
+        _show_once(queue, late)
+        assert (await queue.get(timeout=WITHIN_S)).value == b"early"
+        assert (await queue.get(timeout=WITHIN_S)).value == b"late"
+
+
+async def test_what_is_found_behind_an_item_that_is_gone_is_not_taken_early(
+    inline: coord.Client,
+) -> None:
+    async with inline.delay_queue("q") as queue:
+        await queue.put("first")
+        assert (await queue.get(timeout=WITHIN_S)).value == b"first"  # from here on by a view
+        await queue.put("gone", at=1000)
+        (gone,) = await queue._consumer.read(1)
+        await inline.delete(gone.key)
+        await queue.put("not yet", delay=3600)
+        _show_once(queue, gone)
+        with pytest.raises(coord.QueueEmpty):
+            await queue.get(timeout=0.2)
+        assert [item.value for item in await queue.peek()] == [b"not yet"]
+
+
+def _show_once(queue: coord.DelayQueue, entry: object) -> None:
+    """Let the view show ``entry`` as the head, once."""
+    order = queue._consumer._order
+    head = order.head
+    shown = [entry]
+
+    def stale(*args: object) -> object:
+        return shown.pop() if shown else head(*args)  # type: ignore[arg-type]
+
+    order.head = stale  # type: ignore[method-assign, assignment]
+
+
 async def _with_stale_view(queue: coord.PriorityQueue) -> None:
     """Put an item and a more urgent one, and let the view miss that one once."""
     await queue.put("late", priority=9)

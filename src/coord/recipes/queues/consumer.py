@@ -328,10 +328,14 @@ class Consumer:
         self._most = max(1, len(entries) // 2)
         if self._order.is_strict:
             there = result.range(0).items
-            self._hint = there[0] if there else None
-            gone = () if there else entries
+            first = there[0] if there else None
+            if first is not None and self._order.due_in(first) <= 0:
+                self._hint, gone = first, []
+            else:
+                # What the store has first is behind them, or nothing.
+                gone = [e for e in entries if first is None or e.key < first.key]
         elif len(entries) == 1:
-            gone = entries
+            gone = [*entries]
         else:
             found = [result.range(n).items for n in range(len(entries))]
             gone = [

@@ -172,7 +172,7 @@ class ByDue(ByKey):
     """In the order of the times at which items may be taken, which their keys begin with."""
 
     def __init__(self, prefix: bytes, wall: Callable[[], float]) -> None:
-        super().__init__(prefix, strict=False)
+        super().__init__(prefix, strict=True)
         self._wall = wall
 
     @override
