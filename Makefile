@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SOURCES := src tests recipes examples benchmarks tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt lint types mypy pyright unit sim zoo explore bench peers proto docs dist clean
+.PHONY: help demo test check fmt lint types mypy pyright tests unit sim zoo explore bench peers proto docs dist clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -25,7 +25,10 @@ help: ## This list.
 demo: $(VENV)/.base ## The main job on real processes: locks, failover, fencing. About a minute.
 	@$(BIN)/coord demo
 
-test: check $(VENV)/.peers ## Everything: lint, types, all tests, packaging.
+test: $(VENV)/.peers ## Everything: lint, types, all tests, packaging.
+	@$(MAKE) --no-print-directory -j4 lint mypy pyright tests
+
+tests: $(VENV)/.peers
 	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 zoo: $(VENV)/.dev ## Every bug that the tests plant, and how many seeds it takes to find it.

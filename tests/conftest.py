@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -51,6 +52,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     here = Path(__file__).parent
     if getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
         items.sort(key=lambda item: not item.path.is_relative_to(here) or not _is_long(item, here))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is there for good out of every later search for garbage: thousands of tests, and their modules."""
+    gc.collect()
+    gc.freeze()
 
 
 def _is_long(item: pytest.Item, here: Path) -> bool:

@@ -1,6 +1,6 @@
 """Schedules of every recipe, under faults drawn from a seed: a few in each run, as many as wanted by the command.
 
-``COORD_EXPLORE_SCHEDULES`` (default 12) is the number for each recipe; long runs: ``python -m tests.exploration``.
+``COORD_EXPLORE_SCHEDULES`` (default 6) is the number for each recipe; long runs: ``python -m tests.exploration``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.exploration.faults import Fault
 from tests.exploration.process import Process, Scenario, Violation
 from tests.exploration.world import World
 
-SCHEDULES = int(os.environ.get("COORD_EXPLORE_SCHEDULES", "12"))
+SCHEDULES = int(os.environ.get("COORD_EXPLORE_SCHEDULES", "6"))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
