@@ -6,6 +6,8 @@ PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
 # Workers of the test run: twice the two cores it is made for, since tests of real servers mostly wait.
 JOBS ?= 4
+# Left to `make test-all`: with it all checks would take longer than the quarter of an hour that a change may wait for.
+LATER ?= recipes costs interop/test_queues.py interop/test_stm.py interop/test_naming.py
 # Seeds of `make sim`.
 SEEDS ?= 0-200
 # Extra arguments for pytest: make unit ARGS="-k lease -x"
@@ -17,19 +19,22 @@ unexport PYTHONDONTWRITEBYTECODE
 SOURCES := src tests recipes examples benchmarks tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt lint types mypy pyright tests unit sim zoo explore bench peers proto docs dist clean
+.PHONY: help demo test test-all check fmt lint types mypy pyright tests unit sim zoo explore bench peers proto docs dist clean
 
 help: ## This list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.base ## The main job on real processes: locks, failover, fencing. About a minute.
 	@$(BIN)/coord demo
 
-test: $(VENV)/.peers ## Everything: lint, types, all tests, packaging.
+test: $(VENV)/.peers ## Lint, types, tests, packaging: what a change must pass.
 	@$(MAKE) --no-print-directory -j4 lint mypy pyright tests
 
 tests: $(VENV)/.peers
-	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(addprefix --ignore=tests/,$(LATER)) $(ARGS)
+
+test-all: ## The same with what takes longest: about half an hour.
+	COORD_SDK_FLAVOURS=all COORD_FAULT_RUNS=1 $(MAKE) --no-print-directory test LATER=
 
 zoo: $(VENV)/.dev ## Every bug that the tests plant, and how many seeds it takes to find it.
 	$(PY) -m tests.simulation.zoo $(ARGS)

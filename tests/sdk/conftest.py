@@ -48,8 +48,8 @@ FLAVOURS = (
     Flavour(store="coord", runtime="inline"),
     Flavour(store="memory"),
 )
-# By default these three are run: each server, each carrier and each runtime once.
-BY_DEFAULT = frozenset(("etcd", "coord-grpcio", "coord-inline"))
+# By default these two are run: each server and each carrier once.
+BY_DEFAULT = frozenset(("etcd", "coord-grpcio"))
 # Of a recipe's tests these two, which is each store and each runtime once: carriers are below recipes.
 FOR_RECIPES = frozenset(("etcd", "coord-inline"))
 RECIPES = [
