@@ -7,7 +7,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 # Workers of the test run: twice the two cores it is made for, since tests of real servers mostly wait.
 JOBS ?= 4
 # Left to `make test-all`: with it all checks would take longer than the quarter of an hour that a change may wait for.
-LATER ?= recipes costs $(addprefix interop/test_,$(addsuffix .py,queues stm naming rwlocks barriers))
+LATER ?= recipes costs plugin/test_suites.py $(addprefix interop/test_,$(addsuffix .py,queues stm naming rwlocks barriers))
 # Seeds of `make sim`.
 SEEDS ?= 0-200
 # Extra arguments for pytest: make unit ARGS="-k lease -x"
