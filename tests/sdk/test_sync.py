@@ -222,7 +222,15 @@ def test_the_default_session_is_one(memory: coord.sync.Client) -> None:
 
 
 def test_twins_have_every_attribute(memory: coord.sync.Client) -> None:
-    internal = {"doubts", "gate_revisions", "leaving", "lines", "lost_error", "readers"}
+    internal = {
+        "doubts",
+        "gate_revisions",
+        "leaving",
+        "lines",
+        "lost_error",
+        "readers",
+        "spares_lease",
+    }
     session = memory.default_session()
     with memory.mutex("m").hold() as grant, memory.election("e").lead("x") as term:
         for twin in (memory, session, memory.mutex("m"), grant, memory.election("e"), term):
