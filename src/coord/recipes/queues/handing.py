@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from coord._telemetry import QUEUES, observed_wait
-from coord.errors import ClientClosed, CoordError, InvalidArgument
+from coord.errors import InvalidArgument
+from coord.recipes.ending import Ending
 from coord.recipes.queues.consumer import Consumer
 from coord.recipes.queues.errors import QueueEmpty
 from coord.recipes.queues.items import QueueItem, item_of
-from coord.runtime import finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from coord.cache import Mirrors
     from coord.coordination import Coordination
     from coord.recipes.queues.orders import Order
     from coord.recipes.queues.producer import Producer
 
-_CLOSE_WITHIN_S = 10.0
 
-
-class HandOff:
+class HandOff(Ending):
     """A queue whose items go to one taker each. Keep one object per process and queue, and close it."""
 
     def __init__(
@@ -40,8 +38,10 @@ class HandOff:
         """The name, as it stands in the store."""
         self._text = producer.text
         self._prefix = producer.prefix
-        # Neither it nor the producer knows of us, so that a queue which nobody closed is noticed.
-        self._consumer = Consumer(home, mirrors, order(self._prefix), producer=producer)
+        # The producer knows as little of us as the consumer.
+        self._works = self._consumer = Consumer(
+            home, mirrors, order(self._prefix), producer=producer
+        )
 
     # -- taking ----------------------------------------------------------------------------------------------------
 
@@ -103,31 +103,7 @@ class HandOff:
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
+    @override
     async def close(self) -> None:
         """End the view. Getters that wait raise :class:`ClientClosed`. Items stay in the queue. Safe to call twice."""
-
-        async def ending() -> None:
-            await finish(self._consumer.close(), within=_CLOSE_WITHIN_S)
-
-        with contextlib.suppress(ClientClosed):
-            await self._home.run(ending())
-
-    async def __aenter__(self) -> Self:
-        """Close the queue at the end of the block."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the queue."""
-        await self.close()
-
-    def __del__(self) -> None:
-        """Give back what a queue that nobody closed holds."""
-        consumer: Consumer | None = getattr(self, "_consumer", None)
-        if consumer is not None and consumer.is_open:
-            with contextlib.suppress(CoordError, RuntimeError):  # everything has ended already
-                self._home.runtime.post(consumer.close_soon)
+        await self._end()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from coord._telemetry import RATE_LIMITER, observed_wait
 from coord.entry import check_name
-from coord.errors import ClientClosed, CoordError, CoordTimeout, InvalidArgument
+from coord.errors import CoordTimeout, InvalidArgument
 from coord.names import as_text
+from coord.recipes.ending import Ending
 from coord.recipes.rate_limiter.errors import RateLimitTimeout
 from coord.recipes.rate_limiter.meter import (
     DEFAULT_TTL_S,
@@ -20,25 +22,22 @@ from coord.recipes.rate_limiter.meter import (
     chosen,
 )
 from coord.recipes.rate_limiter.pace import Pace
-from coord.runtime import finish
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from coord.cache import Mirrors
     from coord.coordination import Coordination
     from coord.recipes.rate_limiter.state import LimiterState
 
-_CLOSE_WITHIN_S = 30.0
 
-
-class RateLimiter:
+class RateLimiter(Ending):
     """A shared rate. Made by ``client.rate_limiter(name, rate)``; may be shared between tasks, loops and threads.
 
     Tasks of one limiter are served first come first served; between processes the faster one wins, unless it was made
     with ``fair=True``.
     ``async with`` closes it at the end, which gives back what nobody has used; so does the end of the client.
     """
+
+    _close_within_s = 30.0
 
     def __init__(
         self,
@@ -79,7 +78,7 @@ class RateLimiter:
             mode=chosen(figures[0], batch) if mode == "auto" else mode,
             ttl=checked_ttl(ttl),
         )
-        self._pace = Pace(
+        self._works = self._pace = Pace(
             home,
             mirrors,
             self.name,
@@ -162,37 +161,13 @@ class RateLimiter:
 
         return await self._home.run(look())
 
+    @override
     async def close(self) -> None:
         """Give back permits that nobody has used, and leave the group of those who share the rate. Safe to call twice.
 
         Whoever waits, or asks later, gets :class:`ClientClosed`. Cancelling the caller does not stop it.
         """
-
-        async def ending() -> None:
-            await finish(self._pace.close(), within=_CLOSE_WITHIN_S)
-
-        with contextlib.suppress(ClientClosed):
-            await self._home.run(ending())
-
-    async def __aenter__(self) -> Self:
-        """Close the limiter at the end of the block."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the limiter."""
-        await self.close()
-
-    def __del__(self) -> None:
-        """Give back what a limiter that nobody closed holds."""
-        pace: Pace | None = getattr(self, "_pace", None)
-        if pace is not None and pace.is_open:
-            with contextlib.suppress(CoordError, RuntimeError):  # everything has ended already
-                self._home.runtime.post(pace.close_soon)
+        await self._end()
 
 
 def _check(n: int) -> None:

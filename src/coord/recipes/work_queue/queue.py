@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
+
+from typing_extensions import override
 
 from coord._telemetry import WORK_QUEUE, observed_wait
 from coord.entry import check_name
-from coord.errors import ClientClosed, CoordError, InvalidArgument
+from coord.errors import InvalidArgument
 from coord.names import as_text
+from coord.recipes.ending import Ending
 from coord.recipes.queues.delayed import due_ms
 from coord.recipes.work_queue.backoff import Backoff
 from coord.recipes.work_queue.errors import ReceiveTimeout
@@ -26,7 +28,6 @@ from coord.recipes.work_queue.layout import (
     text_of,
 )
 from coord.recipes.work_queue.receiver import MOST_AT_ONCE, Receiver
-from coord.runtime import finish
 from coord.store import comparing as compare
 from coord.store import operations as op
 from coord.store.keys import prefix_range
@@ -36,7 +37,6 @@ from coord.store.value_limits import to_value
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
-    from types import TracebackType
 
     from coord.cache import Mirrors
     from coord.coordination import Coordination
@@ -45,10 +45,8 @@ if TYPE_CHECKING:
     from coord.store.comparing import Compare
     from coord.store.operations import Op
 
-_CLOSE_WITHIN_S = 10.0
 
-
-class WorkQueue:
+class WorkQueue(Ending):
     """Jobs that survive whoever works on them. Made by ``client.work_queue(name)``.
 
     An item is delivered until a consumer acknowledges it, or until it has failed ``max_attempts`` times: at least once,
@@ -92,7 +90,7 @@ class WorkQueue:
             visibility=visibility if claim == "visibility" else 0,
             dedup_window=dedup_window,
         )
-        self._receiver = Receiver(
+        self._works = self._receiver = Receiver(
             home,
             mirrors,
             self.name,
@@ -298,34 +296,10 @@ class WorkQueue:
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
+    @override
     async def close(self) -> None:
         """End the view. Receivers that wait raise :class:`ClientClosed`. What is claimed stays so. Safe to call twice."""
-
-        async def ending() -> None:
-            await finish(self._receiver.close(), within=_CLOSE_WITHIN_S)
-
-        with contextlib.suppress(ClientClosed):
-            await self._home.run(ending())
-
-    async def __aenter__(self) -> Self:
-        """Close the queue at the end of the block."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the queue."""
-        await self.close()
-
-    def __del__(self) -> None:
-        """Give back what a queue that nobody closed holds."""
-        receiver: Receiver | None = getattr(self, "_receiver", None)
-        if receiver is not None and receiver.is_open:
-            with contextlib.suppress(CoordError, RuntimeError):  # everything has ended already
-                self._home.runtime.post(receiver.close_soon)
+        await self._end()
 
 
 async def _any_ended(items: list[WorkItem]) -> None:
