@@ -11,6 +11,7 @@ import grpc.aio
 from typing_extensions import override
 
 from coord.errors import CoordError
+from coord.grpc.addresses import address_of, addresses
 from coord.grpc.calls import BalancedCall, Observed, unavailable
 from coord.recipes.registry import NoInstance
 from coord.runtime import start_task
@@ -114,12 +115,7 @@ class BalancedChannel(grpc.aio.Channel):
         await self._view.wait_for(1)
 
     def _address(self, instance: Instance) -> str:
-        if self._endpoint is None:
-            return instance.addr
-        named = instance.endpoints.get(self._endpoint)
-        if named is None:
-            raise NoInstance(f"{self._view.service}, which has no endpoint {self._endpoint}")
-        return named
+        return address_of(instance, self._endpoint, self._view.service)
 
     def _channel(self, address: str) -> grpc.aio.Channel:
         channel = self._channels.get(address)
@@ -133,10 +129,7 @@ class BalancedChannel(grpc.aio.Channel):
         if now is self._seen:
             return
         self._seen = now
-        if self._endpoint is None:
-            wanted = {each.addr for each in now}
-        else:
-            wanted = {each.endpoints.get(self._endpoint, "") for each in now}
+        wanted = addresses(now, self._endpoint)
         for address in [known for known in self._channels if known not in wanted]:
             closing = start_task(self._channels.pop(address).close(self._drain))
             self._closing.add(closing)

@@ -11,6 +11,7 @@ import grpc
 from typing_extensions import override
 
 from coord.errors import CoordError, CoordTimeout
+from coord.grpc.addresses import address_of, addresses
 from coord.grpc.balanced import ATTEMPTS, DRAIN_S
 from coord.grpc.faults import is_its_fault
 from coord.recipes.registry import NoInstance
@@ -61,7 +62,6 @@ class Member:
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel = channel
         self.calls: int = 0
-        self.has_gone: bool = False
 
 
 class BalancedChannel(grpc.Channel):
@@ -126,10 +126,9 @@ class BalancedChannel(grpc.Channel):
         """Take note of how a call has ended, and tell the view."""
         with self._lock:
             member.calls -= 1
-            closes = member.has_gone and not member.calls and member in self._gone
-            self._gone.discard(member)
-            if member.has_gone and member.calls:
-                self._gone.add(member)
+            closes = not member.calls and member in self._gone
+            if closes:
+                self._gone.discard(member)
         if closes:
             member.channel.close()
         with contextlib.suppress(CoordError):  # the view may have been closed meanwhile
@@ -160,12 +159,7 @@ class BalancedChannel(grpc.Channel):
         )
 
     def _address(self, instance: Instance) -> str:
-        if self._endpoint is None:
-            return instance.addr
-        named = instance.endpoints.get(self._endpoint)
-        if named is None:
-            raise NoInstance(f"{self._view.service}, which has no endpoint {self._endpoint}")
-        return named
+        return address_of(instance, self._endpoint, self._view.service)
 
     def _member(self, address: str) -> Member:
         member = self._members.get(address)
@@ -181,14 +175,10 @@ class BalancedChannel(grpc.Channel):
         if now is self._seen:
             return
         self._seen = now
-        if self._endpoint is None:
-            wanted = {each.addr for each in now}
-        else:
-            wanted = {each.endpoints.get(self._endpoint, "") for each in now}
+        wanted = addresses(now, self._endpoint)
         for address in [known for known in self._members if known not in wanted]:
             member = self._members.pop(address)
             self._states.pop(address, None)
-            member.has_gone = True
             if member.calls:
                 self._gone.add(member)
                 self._close_later(member)
