@@ -160,9 +160,8 @@ class Grant:
             return  # refused or closed: the session's deadline still bounds the grant
         self._watching = None
         self._lose("revoked")
-        with contextlib.suppress(
-            CoordError
-        ):  # a store that does not answer says nothing about the session
+        with contextlib.suppress(CoordError):
+            # A store that does not answer says nothing about the session.
             await self.session.confirm_lost()
 
     async def _deletion(self) -> None:

@@ -239,9 +239,8 @@ class Session:
             )
         except BaseException as error:
             self._home.background(self._revoke_quietly(), name="session-drop")
-            if isinstance(
-                error, AmbiguousResult
-            ):  # nobody knows the lease, so it matters to nobody
+            if isinstance(error, AmbiguousResult):
+                # Nobody knows the lease, so it matters to nobody.
                 raise Unavailable(f"no lease for a session: {error.reason}") from error
             raise
         self._begin(sent_at, grant.ttl)

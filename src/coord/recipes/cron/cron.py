@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from coord.entry import check_name
 from coord.errors import ClientClosed, CoordTimeout, InvalidArgument
+from coord.names import as_text
 from coord.recipes.cron.engine import Engine
 from coord.recipes.cron.errors import BadSchedule, JobExists, UnknownJob
 from coord.recipes.cron.job import Job, JobStatus, check_job_name
@@ -79,7 +80,7 @@ class Cron:
         self._mirrors = mirrors
         self.name: bytes = home.claim(check_name(name))
         """The name, as it stands in the store."""
-        self._text = self.name.decode(errors="backslashreplace")
+        self._text = as_text(self.name)
         self._layout = Layout(self.name)
         self._history_s = history
         self._is_elected = ownership == "elected"

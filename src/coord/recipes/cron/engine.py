@@ -21,6 +21,7 @@ from coord.errors import (
     SessionError,
     Unavailable,
 )
+from coord.names import as_text
 from coord.notices import CoordWarning, notice
 from coord.recipes.cron.book import Book, Page
 from coord.recipes.cron.handling import Performance
@@ -93,7 +94,7 @@ class Engine:
     ) -> None:
         self._home = home
         self._name = name
-        self._text = name.decode(errors="backslashreplace")
+        self._text = as_text(name)
         self._layout = layout
         self._owner = owner
         self._handler_of = handler_of

@@ -16,6 +16,7 @@ from coord._telemetry import MEMBERSHIP, PARTITIONER, note_overrun, observed_wai
 from coord.entry import Entry, settled
 from coord.errors import ClientClosed, CoordError, SessionError
 from coord.metadata import metadata, nonce, parse
+from coord.names import as_text
 from coord.recipes.partitioner.ownership import Ownership
 from coord.recipes.partitioner.state import (
     member_value,
@@ -290,7 +291,7 @@ class Engine:
             own = await observed_wait(
                 PARTITIONER,
                 PARTITIONER.attempt,
-                self._names.owner(partition).decode(errors="backslashreplace"),
+                as_text(self._names.owner(partition)),
                 lambda: self._claim(session, partition),
                 clock=self._home.env.clock,
             )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from coord import notices
 from coord.errors import DecodeError, InvalidArgument
 from coord.metadata import parse
+from coord.names import as_text
 from coord.recipes.membership import MemberCodec, MemberRecord
 from coord.recipes.partitioner.assignment import assign
 from coord.store.keys import prefix_range
@@ -29,7 +30,7 @@ class Names:
 
     def __init__(self, name: bytes) -> None:
         self.name: bytes = name
-        self.text: str = name.decode(errors="backslashreplace")
+        self.text: str = as_text(name)
         self.prefix: bytes = name + b"/"
         self.members: bytes = self.prefix + b"members/"
         self.owners: bytes = self.prefix + b"owners/"
@@ -44,11 +45,11 @@ class Names:
 
     def partition_of(self, key: bytes) -> str:
         """Return the partition whose owner's key it is."""
-        return key[len(self.owners) :].decode(errors="backslashreplace")
+        return as_text(key[len(self.owners) :])
 
     def member_of(self, key: bytes) -> str:
         """Return the id of the member whose key it is."""
-        return key[len(self.members) :].decode(errors="backslashreplace")
+        return as_text(key[len(self.members) :])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
