@@ -108,6 +108,17 @@ class Coordination:
         except RuntimeError:  # the client has closed meanwhile: leases end by their TTL
             return None
 
+    @staticmethod
+    async def ended(task: asyncio.Task[T]) -> T:
+        """Wait for a task of :meth:`background`, which goes on when the caller is cancelled, and return its outcome.
+
+        Raises :class:`ClientClosed` when the client's end has cancelled it, which is no cancellation of the caller.
+        """
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise ClientClosed
+        return task.result()
+
     async def pause(self, low: float, high: float) -> None:
         """Sleep for a random time between two bounds, in seconds."""
         await asyncio.sleep(self.env.rand.uniform(low, high))

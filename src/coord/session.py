@@ -229,6 +229,8 @@ class Session:
             ttl = await self._home.leases.keep_alive_once(self.lease_id, timeout=timeout)
             if ttl <= 0:
                 raise SessionExpired("the lease to adopt does not exist", lease_id=self.lease_id)
+            if self._home.core.closing.is_set():
+                raise ClientClosed
             self._begin(info_sent, ttl)
             return
         self.lease_id = new_lease_id(self._home.env.rand)
@@ -243,6 +245,9 @@ class Session:
                 # Nobody knows the lease, so it matters to nobody.
                 raise Unavailable(f"no lease for a session: {error.reason}") from error
             raise
+        if self._home.core.closing.is_set():  # all sessions have been closed already
+            self._home.background(self._revoke_quietly(), name="session-drop")
+            raise ClientClosed
         self._begin(sent_at, grant.ttl)
 
     def _begin(self, sent_at: float, ttl: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.exploration.process import Scenario
 from tests.exploration.recipes.cells import AtomicScenario, CounterScenario, StmScenario
+from tests.exploration.recipes.cron import CronScenario
 from tests.exploration.recipes.election import ElectionRunScenario, ElectionScenario
 from tests.exploration.recipes.gates import (
     BarrierScenario,
@@ -17,6 +18,7 @@ from tests.exploration.recipes.mutex import (
     ReentrantScenario,
     SingleKeyScenario,
 )
+from tests.exploration.recipes.partitioner import PartitionerScenario
 from tests.exploration.recipes.presence import MembershipScenario, RegistryScenario
 from tests.exploration.recipes.queues import (
     DelayQueueScenario,
@@ -61,5 +63,7 @@ _ALL: tuple[type[Scenario], ...] = (
     ConfigScenario,
     TopicScenario,
     RateLimiterScenario,
+    PartitionerScenario,
+    CronScenario,
 )
 RECIPES: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in _ALL}

@@ -265,6 +265,11 @@ class Scenario:
         del key
         return self.leaves_keys
 
+    def is_told(self, context: dict[str, Any]) -> bool:
+        """Say whether this is what an application is to be told by the loop's exception handler."""
+        del context
+        return False
+
     def judge(self, changes: list[Change]) -> None:
         """Judge what the store went through. Raises :class:`Violation` or ``AssertionError``."""
 

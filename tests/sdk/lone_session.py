@@ -98,6 +98,7 @@ class Home:
         self.failures: list[BaseException] = []
         self.supervisor = Supervisor(lambda _, error: self.failures.append(error))
         self.core = self
+        self.closing = asyncio.Event()
 
     def background(
         self, coro: Coroutine[Any, Any, object], *, name: str

@@ -383,6 +383,20 @@ async def test_an_end_keeps_what_others_have_written_of_the_job(desk: Desk) -> N
     assert (await desk.state()).running == {}
 
 
+async def test_an_end_that_was_written_is_not_written_again(desk: Desk) -> None:
+    """By a repetition that has read the state anew."""
+    page = await desk.page()
+    tick = await desk.start(page)
+    assert tick is not None
+    record = desk.book.record("20300101T000000Z", "done")
+    await desk.book.finish(page, tick, record)
+    page.forget()
+    await desk.book.finish(page, tick, record)
+    found = await desk.client.get(tick.key)
+    assert found is not None
+    assert found.version == 2
+
+
 async def test_an_end_of_a_job_that_was_removed_leaves_no_state(desk: Desk) -> None:
     page = await desk.page()
     tick = await desk.start(page)

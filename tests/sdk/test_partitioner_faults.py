@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import coord
@@ -628,6 +628,13 @@ async def _at_rest(here: World, model: Model) -> None:
 FAULTS = st.lists(st.sampled_from([Fault.NONE, *LOST]), max_size=16)
 
 
+# The copy of a claim arrives after the partition's owner has given it back, and would have it for nobody.
+@example(
+    one=[Fault.LOSE_REQUEST, *[Fault.NONE] * 4, Fault.LATE],
+    two=[Fault.LOSE_REQUEST],
+    leaves=3,
+    deletes=5,
+)
 @settings(max_examples=EXAMPLES)
 @given(one=FAULTS, two=FAULTS, leaves=st.integers(0, 40), deletes=st.integers(0, 40))
 def test_any_faults_keep_the_rules(
@@ -719,6 +726,24 @@ def test_a_client_that_closes_ends_everything() -> None:
                 await asyncio.sleep(1)
                 assert app.serving == 0
             assert await here.observer.count(NAME + "/") == 0
+
+    run_virtual(main)
+
+
+def test_a_client_that_closes_during_a_stop_ends_it() -> None:
+    """Which is no cancellation of whoever stops it."""
+
+    async def main(loop: VirtualLoop) -> None:
+        async with world(loop) as here:
+            app = Application(drain_s=5)
+            client = await here.connect("a")
+            partitioner = await client.partitioner(NAME, 3, settle=0.1).run(app.assign, app.revoke)
+            await here.until(lambda: app.serving == 3)
+            stopping = asyncio.ensure_future(partitioner.stop())
+            await here.look(1)
+            await client.close()
+            await stopping
+            assert app.serving == 0
 
     run_virtual(main)
 

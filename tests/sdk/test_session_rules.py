@@ -54,6 +54,27 @@ def test_the_safe_deadline_counts_from_the_sending(ttl: int, margin: float) -> N
     virtual(test)
 
 
+@pytest.mark.parametrize("lease_id", [None, 7])
+def test_what_is_opened_while_the_client_closes_is_not_kept(lease_id: int | None) -> None:
+    """The client has closed its sessions already: nobody would ever end this one."""
+
+    async def test(home: Home) -> None:
+        home.leases.grant_takes, home.leases.adopted_ttl = 0.5, 10
+        session = home.session(lease_id=lease_id)
+        opening = asyncio.ensure_future(session.open())
+        await asyncio.sleep(0.1)
+        home.closing.set()
+        with pytest.raises(coord.ClientClosed):
+            await opening
+        await asyncio.sleep(1)
+        assert home.renewals.members == []
+        assert home.sessions == {}
+        # What it has granted itself it gives back.
+        assert home.leases.revoked == ([] if lease_id else [session.lease_id])
+
+    virtual(test)
+
+
 def test_suspension_is_told_although_its_timer_comes_early() -> None:
     """Event loops round timers to milliseconds, and not always up."""
 

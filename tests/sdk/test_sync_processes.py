@@ -19,10 +19,13 @@ pytestmark = pytest.mark.processes
 Start = Callable[[str], AbstractContextManager[subprocess.Popen[str]]]
 
 PRELUDE = """
-import os, sys
+import os, sys, threading
 import coord, coord.sync
 def say(word):
     print(word, flush=True)
+def say_soon(word):
+    # Once this thread waits: before, Ctrl-C may find a coroutine that nobody has awaited yet.
+    threading.Timer(0.3, say, [word]).start()
 client = coord.sync.connect(sys.argv[1])
 prefix = sys.argv[2]
 """
@@ -124,7 +127,7 @@ def test_ctrl_c_ends_a_blocked_read_of_a_watch(
     program = """
 with client, client.watch(prefix) as watch:
     try:
-        say("watching")
+        say_soon("watching")
         next(watch)
     except KeyboardInterrupt:
         say("interrupted")
@@ -144,7 +147,7 @@ def test_ctrl_c_ends_an_election_run(
     program = """
 with client:
     try:
-        client.election(prefix).run(lambda term: say("leading") or term.lost.wait())
+        client.election(prefix).run(lambda term: say_soon("leading") or term.lost.wait())
     except KeyboardInterrupt:
         say("interrupted")
     sys.stdin.readline()

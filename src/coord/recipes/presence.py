@@ -401,7 +401,8 @@ class Presence:
         self._stop_keeping()
         task = self._home.background(self._give_back(), name="presence-leave")
         if task is not None:
-            await asyncio.shield(task)
+            with contextlib.suppress(ClientClosed):  # its end takes the key along
+                await self._home.ended(task)
         return not self.lost.is_set()
 
     async def _give_back(self) -> None:

@@ -132,6 +132,8 @@ class Book:
             entry.give_up(None)
             raise
         if not entry.token:
+            if entry.doubtful:  # a copy of the create may still be under way
+                entry.give_up(None)
             if entry.other is not None and page.state.is_new(step.tick):
                 # Run in an earlier life of the job, by a clock ahead of the one that has added it again.
                 await self._pass_over(page, owner, step)
@@ -266,7 +268,11 @@ class Book:
             then += (op.put(state_key, state.encode()),)
         try:
             return await self._home.txn.run(
-                (tick.guard(), compare.mod_revision(state_key) == page.revision),
+                # The key changes once, with its end: a copy of that finds it changed, and does nothing.
+                (
+                    compare.mod_revision(key) == tick.token,
+                    compare.mod_revision(state_key) == page.revision,
+                ),
                 then,
                 (op.get(key), op.get(state_key)),
                 repeat=Repeat.ONCE,
@@ -287,7 +293,7 @@ class Book:
                 tick.revoke()
                 raise TickLost(tick.name, tick.token, "revoked")
             return True
-        return not is_running(found.value)
+        return found.mod_revision != tick.token
 
     # -- records ---------------------------------------------------------------------------------------------------
 

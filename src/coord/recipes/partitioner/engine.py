@@ -331,6 +331,8 @@ class Engine:
         except BaseException:
             entry.give_up(None)
             raise
+        if entry.doubtful:  # a copy of the create may still be under way
+            entry.give_up(None)
         if entry.other is not None:
             self._view.note_owner(partition, entry.other.create_revision)
         return None
@@ -393,7 +395,7 @@ class Engine:
             self._keeper.cancel()
         task = self._home.background(self._finish(), name="partitioner-stop")
         if task is not None:
-            await asyncio.shield(task)
+            await self._home.ended(task)
 
     async def _finish(self) -> None:
         session, self._session, self._targets = self._session, None, frozenset()

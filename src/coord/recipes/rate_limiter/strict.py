@@ -68,7 +68,7 @@ class Strict:
         if task is None:
             raise ClientClosed
         try:
-            outcome = cast("float | Exception", await asyncio.shield(task))
+            outcome = cast("float | Exception", await self._home.ended(task))
         except asyncio.CancelledError:
             task.add_done_callback(lambda done: self._keep_of(done, n))
             raise

@@ -77,7 +77,7 @@ class WriteGrant(Grant):
         scope = asyncio.timeout(timeout)
         try:
             async with scope:
-                await asyncio.shield(self._telling)
+                await self._home.ended(self._telling)
         except TimeoutError:
             if not scope.expired():
                 raise
