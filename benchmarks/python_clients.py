@@ -117,7 +117,7 @@ def rows() -> list[Row]:
             # With ten of them it was the writer's speed that was measured, which is etcd's, for all alike.
             callers=40,
             writes_per_op=None,
-            until="3000",
+            until="1000",
         )
     )
     table.append(

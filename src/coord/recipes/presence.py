@@ -399,6 +399,8 @@ class Presence:
             return not self.lost.is_set()
         self._left = True
         self._stop_keeping()
+        if self._line is not None:
+            self._line.give_up()  # who comes meanwhile waits for us
         task = self._home.background(self._give_back(), name="presence-leave")
         if task is not None:
             with contextlib.suppress(ClientClosed):  # its end takes the key along
