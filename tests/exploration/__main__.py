@@ -6,6 +6,7 @@ A failure prints its seed, the faults that it needs, and how to see it again: ``
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import time
@@ -21,6 +22,8 @@ _CHUNK = 200
 
 
 def _chunk(recipe: str, first: int, count: int) -> Report:
+    gc.collect()
+    gc.freeze()  # what is there already stays
     return explore(RECIPES[recipe], range(first, first + count))
 
 
