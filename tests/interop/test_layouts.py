@@ -2,7 +2,7 @@
 
 Each layout is written as a dump of all the keys that its block makes: the key, ``*`` if it has a lease, and the value.
 What differs from run to run is a letter: ``L`` a lease id in hexadecimal, ``I`` what tells one attempt from all others,
-``R`` a revision, ``META`` what an entry of ours says of its owner. ``_coord/op/I`` are markers of transactions.
+``R`` a revision, ``D`` a date, ``META`` what an entry of ours says of its owner. ``_coord/op/I`` are markers of transactions.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _RUN = [
     (re.compile(r'"salt":"[0-9a-f]+"'), '"salt":"S"'),
     (re.compile(r'"host":"[^"]+","pid":\d+'), '"host":"H","pid":P'),
     (re.compile(r"\b1[7-9]\d{11}\b"), "T"),
+    (re.compile(r"\b\d{8}T\d{6}(\.\d{3})?Z"), "D"),
     (re.compile(r'"(since|tat_us|now_us)":[\d.]+'), r'"\1":T'),
     (re.compile(r'(history/|audit/NAME/|held:|"(?:revision|token|term)": ?)\d+'), r"\1R"),
 ]
@@ -310,6 +311,34 @@ async def config(client: coord.Client, name: str) -> AsyncGenerator[None]:
         await made.publish({"a": 2})
         await made.canary({"a": 3}, 50)
         yield
+
+
+@layout(
+    'NAME/jobs/j {"v":1,"schedule":"@at 2100-01-01T00:00","tz":"UTC","policy":"at_most_once","retries":3,'
+    '"misfire":"once","misfire_limit":10,"misfire_grace":60.0,"overlap":false,"timeout":null,"jitter":0.0,'
+    '"paused":false,"payload":{"to":"a"},"since":"D","asked":["D"]}',
+    "NAME/leader/L *",
+    'NAME/state/j {"v":1,"last_tick":"","last_asked":"D","running":{"D":{"attempt":1}}}',
+    'NAME/ticks/j/D * {"v":1,"nonce":"I","outcome":"running","attempt":1,"host":"H","pid":P,"started_at":"D"}',
+    MARKER,
+)
+async def cron(client: coord.Client, name: str) -> AsyncGenerator[None]:
+    began = asyncio.Event()
+
+    async def work(tick: coord.Tick) -> None:
+        began.set()
+        await tick.lost.wait()
+
+    made = client.cron(name, ownership="elected")
+    await made.add(coord.Job(name="j", schedule="@at 2100-01-01T00:00", payload={"to": "a"}))
+    running = asyncio.ensure_future(made.run(work, grace=0))
+    try:
+        await made.run_now("j")
+        await began.wait()
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
 
 
 @layout("NAME/a 1", "NAME/b 2", MARKER)
