@@ -6,7 +6,6 @@ A failure prints its seed, the faults that it needs, and how to see it again: ``
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import sys
 import time
@@ -16,15 +15,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from tests.exploration.catalogue import RECIPES
-from tests.exploration.explorer import Outcome, Report, explore, run_one, shrink
+from tests.exploration.chunk import explore_some
+from tests.exploration.explorer import Outcome, Report, run_one, shrink
 
 _CHUNK = 200
-
-
-def _chunk(recipe: str, first: int, count: int) -> Report:
-    gc.collect()
-    gc.freeze()  # what is there already stays
-    return explore(RECIPES[recipe], range(first, first + count))
 
 
 def _chunks(first: int, count: int) -> Iterator[tuple[int, int]]:
@@ -37,13 +31,13 @@ def _run(recipe: str, first: int, count: int, jobs: int, minutes: float) -> Repo
     until = time.monotonic() + minutes * 60
     if jobs == 1:
         for start, size in _chunks(first, count):
-            total.merge(_chunk(recipe, start, size))
+            total.merge(explore_some(recipe, start, size))
             if time.monotonic() > until:
                 break
         return total
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for report in pool.map(
-            _chunk, *zip(*((recipe, *c) for c in _chunks(first, count)), strict=True)
+            explore_some, *zip(*((recipe, *c) for c in _chunks(first, count)), strict=True)
         ):
             total.merge(report)
     return total

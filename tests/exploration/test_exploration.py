@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from typing_extensions import override
@@ -99,3 +102,18 @@ class _Waiting(Scenario):
 @pytest.mark.parametrize(("scenario", "rule"), [(_Leaking, "orphan"), (_Waiting, "stuck")])
 def test_what_is_left_and_who_is_forgotten_is_told(scenario: type[Scenario], rule: str) -> None:
     assert {run_one(scenario, seed).error for seed in range(20)} & {rule}
+
+
+def test_several_processes_share_a_run() -> None:
+    words = ["--recipe", "mutex", "--schedules", "6", "--jobs", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.exploration", *words],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("mutex: 6 schedules, ")
+    assert done.returncode == 0
