@@ -34,7 +34,7 @@ tests: $(VENV)/.peers
 	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(addprefix --ignore=tests/,$(LATER)) $(ARGS)
 
 test-all: ## The same with what takes longest: about half an hour.
-	COORD_SDK_FLAVOURS=all COORD_FAULT_RUNS=1 $(MAKE) --no-print-directory test LATER=
+	COORD_TEST_LATER=1 COORD_SIM_FULL=1 COORD_SDK_FLAVOURS=all COORD_FAULT_RUNS=1 COORD_COMPAT_SCRIPTS=300 $(MAKE) --no-print-directory test LATER=
 
 zoo: $(VENV)/.dev ## Every bug that the tests plant, and how many seeds it takes to find it.
 	$(PY) -m tests.simulation.zoo $(ARGS)

@@ -30,6 +30,9 @@ if (
 ):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Collecting makes nothing but what stays: searching it for garbage, again and again, took half of the time.
+gc.disable()
+
 pytest_plugins = ["tests.support.fixtures", "pytester"]
 
 # Files that take minutes begin first: one of them begun last would keep one worker busy while the others wait.
@@ -48,7 +51,12 @@ _LONG = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the files for several workers; within a file nothing changes."""
+    """Leave out what is for later, and order the files for several workers; within a file nothing changes."""
+    if not os.environ.get("COORD_TEST_LATER"):
+        later = [item for item in items if item.get_closest_marker("later")]
+        if later:
+            config.hook.pytest_deselected(items=later)
+            items[:] = [item for item in items if not item.get_closest_marker("later")]
     here = Path(__file__).parent
     if getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
         items.sort(key=lambda item: not item.path.is_relative_to(here) or not _is_long(item, here))
@@ -56,8 +64,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     """Keep what is there for good out of every later search for garbage: thousands of tests, and their modules."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _is_long(item: pytest.Item, here: Path) -> bool:

@@ -118,7 +118,7 @@ def play(
 
 @pytest.mark.etcd
 @pytest.mark.processes
-@pytest.mark.parametrize("output", ["simple", "json"])
+@pytest.mark.parametrize("output", ["simple", pytest.param("json", marks=pytest.mark.later)])
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_same_output(shared_coord_server: ServerProcess, name: str, output: str) -> None:
     script = SCRIPTS[name]

@@ -25,7 +25,7 @@ from tests.support.servers import etcd_versions
 
 pytestmark = [pytest.mark.etcd, pytest.mark.processes]
 
-SCRIPTS = int(os.environ.get("COORD_COMPAT_SCRIPTS", "300"))
+SCRIPTS = int(os.environ.get("COORD_COMPAT_SCRIPTS", "150"))
 FIRST_SEED = int(os.environ.get("COORD_COMPAT_SEED", "1"))
 LANES: tuple[tuple[str, CarrierName], ...] = (
     (etcd_versions()[0], "grpcio"),

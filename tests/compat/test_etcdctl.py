@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.compat.etcdctl_script import Player, parse
-from tests.support.servers import coord_server_process, real_etcd
+from tests.support.servers import coord_server_process, etcd_versions, real_etcd
 
 pytestmark = [pytest.mark.etcd, pytest.mark.processes]
 
+VERSIONS = [
+    pytest.param(version, marks=() if number == 0 else pytest.mark.later)
+    for number, version in enumerate(etcd_versions())
+]
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.txt"))
 
 
@@ -30,6 +34,7 @@ def play_on_etcd(script: Path, version: str, directory: Path) -> str:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("etcdctl_version", VERSIONS, indirect=True)
 def test_etcdctl_prints_the_same(script: Path, etcdctl_version: str, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         ours = pool.submit(play_on_coord, script, etcdctl_version, tmp_path / "ours")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coord.testing.sim import report
-from coord.testing.sim.options import RESIZE, STRANGER, draw_options
+from coord.testing.sim.options import BRIEF, RESIZE, STRANGER, draw_options
 from coord.testing.sim.plan import Plan, draw_plan
 from coord.testing.sim.run import Outcome, run
 from coord.testing.sim.shrink import shrink
@@ -65,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         "--also",
         action="append",
         default=[],
-        choices=(RESIZE, STRANGER),
-        help="faults that all seeds have",
+        choices=(RESIZE, STRANGER, BRIEF),
+        help="faults that all seeds have; brief: half as long each",
     )
     parser.add_argument("--plan", default="", help="a plan's JSON file, or a directory of them")
     parser.add_argument("--no-shrink", action="store_true", help="keep failing plans as they are")

@@ -22,6 +22,8 @@ _STRANGE: Final = 0.3
 GUISES: Final = ("cluster", "target", "life", "removed")
 POST: Final = "post"
 """A class of its own: of what members send to each other most comes late, twice, or cut in two."""
+BRIEF: Final = "brief"
+"""No class: half as long, with half as many operations."""
 RESIZE: Final = "resize"
 """A class of its own: the cluster grows and shrinks."""
 _RESIZED: Final = 0.2
@@ -109,7 +111,7 @@ def draw_options(
 ) -> Options:
     """Return the options of a seed. ``members`` and ``depth`` replace what it would draw.
 
-    ``also`` may name RESIZE, which is drawn only where the number of members is, STRANGER and POST.
+    ``also`` may name RESIZE, which is drawn only where the number of members is, STRANGER, POST and BRIEF.
     """
     chance = Chance(seed, "options")
     faults = tuple(name for name in FAULT_CLASSES if chance.below(0.5))
@@ -154,6 +156,8 @@ def draw_options(
         moves_s=Chance(seed, "options", "moves").choice((0.0, 0.0, 0.0, 0.3, 2.0)),
         append_bytes=Chance(seed, "options", "appends").choice((1, 300, 1024 * 1024)),
     )
+    if BRIEF in also:
+        drawn = replace(drawn, chaos_s=drawn.chaos_s / 2, ops_per_client=drawn.ops_per_client // 2)
     if POST in also:
         drawn = replace(drawn, shuffled=0.2, parts=0.8, append_bytes=1)
     if Chance(seed, "options", STRANGER).below(_STRANGE) or STRANGER in also:
