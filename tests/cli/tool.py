@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.servers import clean_environment
+from tests.support.warm import Warm
 
 COMMAND = (sys.executable, "-m", "coord.cli")
 
@@ -22,8 +25,12 @@ def coord(
     env: Mapping[str, str] | None = None,
     timeout: float = 60.0,
 ) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
+    """Run one command to its end, warm where the system can and ``COORD_TEST_LATER`` is not set."""
     where = [] if endpoint is None else [f"--endpoints={endpoint}"]
+    if hasattr(os, "pidfd_open") and not os.environ.get("COORD_TEST_LATER"):
+        return _warm().run(
+            [*where, *words], stdin=stdin, env=clean_environment(env), timeout=timeout
+        )
     return subprocess.run(
         [*COMMAND, *where, *words],
         input=stdin,
@@ -33,6 +40,11 @@ def coord(
         check=False,
         env=clean_environment(env),
     )
+
+
+@functools.cache
+def _warm() -> Warm:
+    return Warm()
 
 
 @dataclass(slots=True)

@@ -161,35 +161,36 @@ async def test_every_form_of_range(endpoint: str, space: bytes) -> None:
 
 async def test_single_keys_and_previous_pairs(client_pair: Pair) -> None:
     client, plain, space = client_pair
-    put = await client.put("k", "1", prev_kv=True)
+    name = f"k-{space.hex()}"  # others have keys outside of the namespace
+    put = await client.put(name, "1", prev_kv=True)
     assert put.previous is None
-    again = await client.put("k", "2", prev_kv=True)
+    again = await client.put(name, "2", prev_kv=True)
     assert again.previous is not None
-    assert again.previous.key == b"k"
-    kept = await client.put("k", "", ignore_value=True)
-    found = await client.get("k")
+    assert again.previous.key == name.encode()
+    kept = await client.put(name, "", ignore_value=True)
+    found = await client.get(name)
     assert found is not None
-    assert (found.key, found.value, found.mod_revision) == (b"k", b"2", kept.revision)
-    assert await client.get("k", revision=again.revision) is not None
-    stored = await plain.get(space + b"k")
+    assert (found.key, found.value, found.mod_revision) == (name.encode(), b"2", kept.revision)
+    assert await client.get(name, revision=again.revision) is not None
+    stored = await plain.get(space + name.encode())
     assert stored is not None
     assert stored.value == b"2"
-    assert await plain.get("k") is None
+    assert await plain.get(name) is None
     done = await (
         client.txn()
-        .when(compare.value("k") == "2", compare.exists("k"))
-        .then(op.put("k", "3", prev_kv=True), op.get("k"))
+        .when(compare.value(name) == "2", compare.exists(name))
+        .then(op.put(name, "3", prev_kv=True), op.get(name))
         .commit()
     )
     written, read = done.responses
     assert isinstance(written, coord.PutResult)
     assert written.previous is not None
-    assert written.previous.key == b"k"
+    assert written.previous.key == name.encode()
     assert isinstance(read, coord.RangeResult)
-    assert [(kv.key, kv.value) for kv in read.items] == [(b"k", b"3")]
-    gone = await client.delete("k", prev_kv=True)
-    assert [kv.key for kv in gone.previous] == [b"k"]
-    assert await plain.get(space + b"k") is None
+    assert [(kv.key, kv.value) for kv in read.items] == [(name.encode(), b"3")]
+    gone = await client.delete(name, prev_kv=True)
+    assert [kv.key for kv in gone.previous] == [name.encode()]
+    assert await plain.get(space + name.encode()) is None
 
 
 async def test_watches(client_pair: Pair) -> None:
