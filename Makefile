@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
-# Workers of the test run: twice the two cores it is made for, since tests of real servers mostly wait.
-JOBS ?= 4
+# Workers of the test run: more than twice the two cores it is made for, since tests of real servers mostly wait.
+JOBS ?= 5
 # Left to `make test-all`: with it all checks would take longer than the quarter of an hour that a change may wait for.
 LATER ?= recipes costs plugin/test_suites.py compat/test_check_perf.py $(addprefix interop/test_,$(addsuffix .py,queues stm naming rwlocks barriers))
 # Seeds of `make sim`.
