@@ -114,6 +114,7 @@ class Entry:
         """What a release does besides, in the same transaction."""
         self.beside: tuple[bytes, ...] = ()
         """Further keys that the same create puts, and that go when ``key`` goes."""
+        self._keys_put: tuple[bytes, ...] = (key,)
         self._doubtful = False
         self._sent_gate = 0
         self._was_denied = False
@@ -198,6 +199,7 @@ class Entry:
         """Send one create; None says that its answer is missing and that it is to be sent again."""
         self.session.check()
         self._sent_gate = self.session.gate_revisions.get(self.name, 0)
+        self._keys_put = (self.key, *self.beside)
         fenced = self._home.may_fence and not self._was_denied
         free: tuple[Compare, ...] = (self._asked.free,)
         look: tuple[Op, ...] = (*otherwise, self._asked.ours)
@@ -280,10 +282,26 @@ class Entry:
     async def _leave_once(self) -> None:
         fence = self._fence()
         whole, parts = self._removal()
+        # Where somebody else has removed our entry, a copy of the create may have made it again before the fence.
+        look = self._own_reads() if fence else ()
         result = await self._home.txn.run(
-            self.guards(), (*whole, *fence), (*parts, *fence), repeat=Repeat.IDEMPOTENT
+            self.guards(), (*whole, *fence), (*parts, *fence, *look), repeat=Repeat.IDEMPOTENT
         )
         self._left(result, fence)
+        if look and not result.succeeded:
+            await self._remove_landed(result, len(parts) + len(fence))
+        if fence:
+            self._doubtful = False
+
+    async def _remove_landed(self, result: TxnResult, place: int) -> None:
+        """Remove what a copy of our create has made, as :meth:`_own_reads` has found it. The token stays that of before."""
+        landed = [
+            op.txn((compare.create_revision(kv.key) == kv.create_revision,), (op.delete(kv.key),))
+            for kv in self._found(result, place)
+            if self._is_ours(kv.value)
+        ]
+        if landed:
+            await self._home.txn.run((), tuple(landed), repeat=Repeat.IDEMPOTENT)
 
     def _fence(self) -> tuple[Op, ...]:
         """Return what stops an unanswered create from landing later."""
@@ -314,8 +332,8 @@ class Entry:
         return (self._asked.remove, *self.farewell, *rest), rest
 
     def _own_reads(self) -> tuple[Op, ...]:
-        """Return what reads all that we may have."""
-        return (self._asked.ours, *[op.get(key) for key in self.beside])
+        """Return what reads all that we may have, also what does not stand for us any more."""
+        return tuple([op.get(key) for key in self._keys_put])
 
     async def has_landed(self) -> bool:
         """Look whether an entry of ours is there, and take note of it."""
@@ -323,9 +341,13 @@ class Entry:
 
     def _note_landed(self, result: TxnResult, place: int) -> bool:
         """Take note of our entry as :meth:`_own_reads` has found it, in the answers from ``place`` on."""
-        found = [kv for n in range(place, len(result.responses)) for kv in result.range(n).items]
+        found = self._found(result, place)
         self.token = next((kv.create_revision for kv in found if self._is_ours(kv.value)), 0)
         return self.token != 0
+
+    @staticmethod
+    def _found(result: TxnResult, place: int) -> list[KeyValue]:
+        return [kv for n in range(place, len(result.responses)) for kv in result.range(n).items]
 
     def give_up(self, line: Turn | None) -> None:
         """Abandon the attempt in the background; the next one in the local ``line``, if any, waits for that.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from hypothesis import given, settings
@@ -58,6 +58,31 @@ async def test_a_late_copy_after_giving_up_cannot_take_the_lock(inline: coord.Cl
         assert await inline.get_prefix("a/") == await inline.get_prefix("a/")
         assert (await inline.get_prefix("a/")).items == ()
         async with mutex.hold(timeout=5):  # and the changed fence does not lock ourselves out
+            pass
+
+
+LOCKS: dict[str, Callable[[coord.Client, coord.Session], coord.Mutex | coord.MultiLock]] = {
+    "line": lambda client, session: client.mutex("a", session=session),
+    "single key": lambda client, session: client.mutex("a/", session=session, layout="single-key"),
+    "several": lambda client, session: client.multi_lock(["a/x", "a/y"], session=session),
+}
+
+
+@pytest.mark.parametrize("kind", LOCKS)
+async def test_a_late_copy_after_an_operators_deletion_goes_with_the_release(
+    inline: coord.Client, kind: str
+) -> None:
+    """Nobody knows it for his own, and it would stand in the way of all others for as long as the session lives."""
+    make, faulty = LOCKS[kind], make_faulty(inline, [Fault.LATE])
+    async with inline.session(ttl=30) as one, inline.session(ttl=30) as two:
+        grant = await make(inline, one).acquire(timeout=5)
+        await inline.delete_prefix("a/")
+        assert await faulty.deliver_late() == 1
+        assert await inline.count("a/") > 0
+        await grant.release()
+        assert (await inline.get_prefix("a/")).items == ()
+        assert not (await inline.txn().when(*grant.guards()).commit()).succeeded
+        async with make(inline, two).hold(timeout=5):
             pass
 
 
