@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
 # Workers of the test run: more than twice the two cores it is made for, since tests of real servers mostly wait.
-JOBS ?= 5
+JOBS ?= 6
 # Left to `make test-all`: with it all checks would take longer than the quarter of an hour that a change may wait for.
-LATER ?= recipes costs plugin/test_suites.py compat/test_check_perf.py $(addprefix interop/test_,$(addsuffix .py,queues stm naming rwlocks barriers))
+LATER ?= recipes costs plugin/test_suites.py plugin/test_guide.py compat/test_check_perf.py $(addprefix interop/test_,$(addsuffix .py,queues stm naming rwlocks barriers))
 # Seeds of `make sim`.
 SEEDS ?= 0-200
 # Extra arguments for pytest: make unit ARGS="-k lease -x"
@@ -34,7 +34,7 @@ tests: $(VENV)/.peers
 	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(addprefix --ignore=tests/,$(LATER)) $(ARGS)
 
 test-all: ## The same with what takes longest: about half an hour.
-	COORD_TEST_LATER=1 COORD_SIM_FULL=1 COORD_SDK_FLAVOURS=all COORD_FAULT_RUNS=1 COORD_COMPAT_SCRIPTS=300 $(MAKE) --no-print-directory test LATER=
+	COORD_TEST_LATER=1 COORD_SIM_FULL=1 COORD_SDK_FLAVOURS=all COORD_FAULT_RUNS=1 COORD_COMPAT_SCRIPTS=300 COORD_CLUSTER_KILLS=10 $(MAKE) --no-print-directory test LATER=
 
 zoo: $(VENV)/.dev ## Every bug that the tests plant, and how many seeds it takes to find it.
 	$(PY) -m tests.simulation.zoo $(ARGS)

@@ -15,7 +15,7 @@ import pytest
 from coord.testing.chaos import Cluster
 from tests.cluster.judged_load import JudgedLoad
 
-KILLS = int(os.environ.get("COORD_CLUSTER_KILLS", "10"))
+KILLS = int(os.environ.get("COORD_CLUSTER_KILLS", "6"))
 SEED = int(os.environ.get("COORD_CLUSTER_SEED", "0")) or random.SystemRandom().getrandbits(32)
 # A history is judged as a whole, and a long one takes long: so many kills to a cluster.
 KILLS_A_ROUND = 20

@@ -227,15 +227,24 @@ async def test_a_downgrade_goes_on_without_its_caller(inline: coord.Client) -> N
             assert await settle(inline, "a/") == []
 
 
-async def test_a_release_during_a_downgrade_removes_both_entries(inline: coord.Client) -> None:
-    faulty = make_faulty(inline)
+async def test_a_release_during_a_downgrade_removes_both_entries(
+    inline: coord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty, go = make_faulty(inline), asyncio.Event()
+
+    async def pause(_low: float, _high: float) -> None:
+        await go.wait()
+
+    monkeypatch.setattr(inline._home, "pause", pause)
     async with inline.session(ttl=30) as session:
         grant = await inline.rwlock("a", session=session).write(downgradable=True).acquire()
         faulty.plan.append(Fault.LOSE_REQUEST)
         task = asyncio.ensure_future(grant.downgrade())
-        await asyncio.sleep(0.005)
+        while faulty.plan:
+            await asyncio.sleep(0)
         assert await grant.release() is True
         assert await inline.count("a/") == 0
+        go.set()
         with pytest.raises(coord.NotHeld):
             await task
 
