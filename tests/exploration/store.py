@@ -96,6 +96,8 @@ class Store:
         self.lessor.promote(loop.now, 0.0)
         self.changes: list[Change] = []
         self.watches: dict[ServerWatch, None] = {}
+        self._taken_away: set[int] = set()
+        """Leases that an operator has revoked."""
         self.by = CLIENT
         """Who asks at present."""
         self._history: list[Event] = []
@@ -178,6 +180,9 @@ class Store:
                 watch.tell(watch, wanted)
 
     def _grant(self, raw: bytes) -> bytes:
+        if rpc_pb2.LeaseGrantRequest.FromString(raw).ID in self._taken_away:
+            # A copy of its grant would let a lease that an operator has taken away live on, and no session could know.
+            raise RpcError(StatusCode.UNAVAILABLE, "lost")
         try:
             return self._apply(OpKind.LEASE_GRANT, raw)
         finally:
@@ -296,6 +301,7 @@ class Store:
     def revoke(self, lease_id: int) -> None:
         """Take a lease away as an operator can."""
         if self.lessor.exists(lease_id):
+            self._taken_away.add(lease_id)
             self._as(ADMIN, lambda: self._revoke(lease_id))
 
     def _revoke(self, lease_id: int) -> None:

@@ -54,7 +54,8 @@ class RWLockScenario(Scenario):
             grant = await process.call(mode, side.acquire(timeout=timeout), limit=timeout)
         if not isinstance(grant, (coord.ReadGrant, coord.WriteGrant)):
             return
-        holding = process.hold(grant, "rw", mode)
+        # Who goes on as a reader stands on another key then.
+        holding = process.hold(grant, "rw", mode, keys=(grant.key, *grant._entry.beside))
         await process.think()
         if isinstance(grant, coord.WriteGrant) and downgradable:
             holding.about = "read"  # it may have happened as soon as it is asked for
