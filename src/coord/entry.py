@@ -288,9 +288,9 @@ class Entry:
             self.guards(), (*whole, *fence), (*parts, *fence, *look), repeat=Repeat.IDEMPOTENT
         )
         self._left(result, fence)
-        if look and not result.succeeded:
-            await self._remove_landed(result, len(parts) + len(fence))
         if fence:
+            if not result.succeeded:
+                await self._remove_landed(result, len(parts) + len(fence))
             self._doubtful = False
 
     async def _remove_landed(self, result: TxnResult, place: int) -> None:

@@ -274,5 +274,10 @@ class Scenario:
         """Judge what the store went through. Raises :class:`Violation` or ``AssertionError``."""
 
 
+async def awaited(opening: object) -> object:
+    """Await what is awaited only by its own ``__await__``."""
+    return await opening  # type: ignore[misc]
+
+
 def _brief(outcome: object) -> str:
     return type(outcome).__name__

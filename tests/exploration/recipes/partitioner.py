@@ -12,7 +12,7 @@ from typing_extensions import override
 
 import coord
 from coord.recipes.partitioner.assignment import assign
-from tests.exploration.process import TTL_S, Process, Scenario, Violation
+from tests.exploration.process import TTL_S, Process, Scenario, Violation, awaited
 from tests.exploration.store import Change
 from tests.exploration.world import World
 
@@ -58,7 +58,7 @@ class PartitionerScenario(Scenario):
                 ttl=TTL_S,
             )
             joining = member.run(self._serve(process), self._drain(), timeout=3.0)
-            joined = await process.call("join", _entered(joining), limit=3.0)
+            joined = await process.call("join", awaited(joining), limit=3.0)
             if not isinstance(joined, coord.Partitioner):
                 continue
             await process.think(1.5)
@@ -135,8 +135,3 @@ class PartitionerScenario(Scenario):
             if change.created <= owners.get(change.key, 0):
                 raise Violation("owner", f"{change.key!r}: tokens do not rise")
             owners[change.key] = change.created
-
-
-async def _entered(opening: object) -> object:
-    """Await what is awaited only by its own ``__await__``."""
-    return await opening  # type: ignore[misc]

@@ -10,7 +10,7 @@ from typing_extensions import override
 import coord
 from coord.recipes.membership import GroupSeat
 from coord.recipes.registry.registration import Registration
-from tests.exploration.process import TTL_S, Process, Scenario, Violation
+from tests.exploration.process import TTL_S, Process, Scenario, Violation, awaited
 from tests.exploration.world import World
 
 _HEALED_S = TTL_S + 4.0
@@ -39,7 +39,7 @@ class MembershipScenario(Scenario):
             stays = self.rand.random() < 0.5
             takeover = self.rand.random() < 0.3
             joining = group.join(ident, data=task, takeover=takeover, timeout=2.0)
-            seat = await process.call("join", _awaited(joining), limit=2.0)
+            seat = await process.call("join", awaited(joining), limit=2.0)
             if not isinstance(seat, GroupSeat):
                 continue
             await process.think()
@@ -95,7 +95,7 @@ class RegistryScenario(Scenario):
                 takeover=self.rand.random() < 0.3,
                 timeout=2.0,
             )
-            made = await process.call("register", _awaited(opening), limit=2.0)
+            made = await process.call("register", awaited(opening), limit=2.0)
             if not isinstance(made, Registration):
                 continue
             await process.think()
@@ -115,7 +115,7 @@ class RegistryScenario(Scenario):
     async def _view(self, process: Process, registry: coord.Registry) -> None:
         await process.think()
         opening = registry.discover(brake_ratio=1.0, brake_grace=0.1)
-        view = await process.call("discover", _awaited(opening))
+        view = await process.call("discover", awaited(opening))
         if not isinstance(view, coord.ServiceView):
             return
         await self.world.until_calm(_HEALED_S + 0.5)
@@ -126,8 +126,3 @@ class RegistryScenario(Scenario):
                 if shown != there:
                     raise Violation("view", f"{sorted(there)} are there, {sorted(shown)} are shown")
         view.close()
-
-
-async def _awaited(opening: object) -> object:
-    """Await what is awaited only by its own ``__await__``."""
-    return await opening  # type: ignore[misc]
